@@ -1,0 +1,1 @@
+"""The MCP servers that Berth ships, one module a server."""

@@ -1,0 +1,1 @@
+"""The worker: the process inside a repository's container that executes tools."""

@@ -1,0 +1,44 @@
+"""What the worker refuses, and the answer the orchestrator gets."""
+
+from typing import ClassVar
+
+
+class WorkerError(Exception):
+    """A request that cannot be carried out; the text is for the orchestrator's error."""
+
+    code: ClassVar[str] = "worker_error"
+    status: ClassVar[int] = 500
+
+
+class BadRequest(WorkerError):
+    """The request is malformed."""
+
+    code = "bad_request"
+    status = 400
+
+
+class NotOurs(WorkerError):
+    """The caller does not hold the key this worker was claimed with."""
+
+    code = "not_claimed_by_you"
+    status = 403
+
+
+class UnknownTask(WorkerError):
+    """No tree was prepared for this task."""
+
+    code = "unknown_task"
+    status = 404
+
+
+class Conflict(WorkerError):
+    """Something with this name is there already and differs."""
+
+    code = "conflict"
+    status = 409
+
+
+class GitFailed(WorkerError):
+    """A git command failed."""
+
+    code = "git_failed"

@@ -1,0 +1,70 @@
+"""Where things lie in a workspace.
+
+<workspace>/
+├── repositories/<name>.git      one bare clone a repository
+├── tasks/<task>/                a task's tree: what its tools see as their root
+│   ├── …                        the worktree, or one directory a repository
+│   ├── files/                   what the caller gave to the task
+│   └── .berth/outputs/          long tool outputs, kept whole
+└── records/<task>/              what the worker knows of a task, outside its tree
+    ├── task.json                start commits, placed files
+    └── <name>.git/              a private git directory to compare the tree with its start
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import BadRequest
+
+PRIVATE = ".berth"
+FILES = "files"
+_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+
+
+def checked_name(name: str) -> str:
+    """The name, if it can be one path component.
+
+    Raises:
+        BadRequest: It cannot.
+    """
+    if not _NAME.match(name) or name.endswith((".lock", ".git")):
+        raise BadRequest(f"not a valid name: {name[:64]!r}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths in one workspace."""
+
+    workspace: Path
+
+    @property
+    def repositories(self) -> Path:
+        """The directory of all clones."""
+        return self.workspace / "repositories"
+
+    def clone(self, name: str) -> Path:
+        """The bare clone of a repository."""
+        return self.repositories / f"{checked_name(name)}.git"
+
+    def task(self, task_id: str) -> Path:
+        """The root of a task's tree."""
+        return self.workspace / "tasks" / checked_name(task_id)
+
+    def record(self, task_id: str) -> Path:
+        """What is known of a task, outside its tree."""
+        return self.workspace / "records" / checked_name(task_id)
+
+    def shadow(self, task_id: str, name: str) -> Path:
+        """The private git directory of one repository of a task."""
+        return self.record(task_id) / f"{checked_name(name)}.git"
+
+    @property
+    def caches(self) -> Path:
+        """Where package managers keep their downloads."""
+        return self.workspace / "caches"
+
+    def outputs(self, task_id: str) -> Path:
+        """Where a task's long tool outputs are kept."""
+        return self.task(task_id) / PRIVATE / "outputs"

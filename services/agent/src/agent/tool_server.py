@@ -1,0 +1,42 @@
+"""The worker's MCP endpoint: one server whose tools work in the tree of the task asked for.
+
+The MCP SDK takes a few tenths of a second to import, so nothing imports this module before the
+worker is up: see `Tools.load`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_servers import filesystem, git_tools, patch, shell
+from mcp_servers.root import task_root
+from starlette.types import Receive, Scope, Send
+
+
+class ToolServer:
+    """Serves MCP requests."""
+
+    def __init__(self, version: str) -> None:
+        server = MCPServer("berth-worker", version=version, log_level="ERROR")
+        for module in (shell, filesystem, patch, git_tools):
+            module.register(server)
+        # Requests reach us by a private socket and with a key: host names say nothing here.
+        security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        server.streamable_http_app(stateless_http=True, transport_security=security)
+        self._manager = server.session_manager
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The time in which requests can be handled."""
+        async with self._manager.run():
+            yield
+
+    async def handle(self, root: Path, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one MCP request with the tools bound to `root`."""
+        token = task_root.set(root)
+        try:
+            await self._manager.handle_request(scope, receive, send)
+        finally:
+            task_root.reset(token)

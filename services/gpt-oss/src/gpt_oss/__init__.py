@@ -1,0 +1,1 @@
+"""The model service: an OpenAI-compatible endpoint for GPT-OSS models."""

@@ -1,0 +1,1 @@
+"""The orchestrator: takes tasks, runs the model loop, keeps repositories' containers."""

@@ -1,0 +1,233 @@
+"""The loop: ask the model, run the tools it calls, feed the results back, until it answers."""
+
+import hashlib
+from asyncio import timeout
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from orchestrator.domain.budget import Budget, Spent, StopReason, exhausted, used_up
+from orchestrator.domain.call_check import check_call
+from orchestrator.domain.context_window import CHARS_PER_TOKEN, compact
+from orchestrator.domain.conversation import (
+    Message,
+    ModelTurn,
+    Role,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+)
+from orchestrator.domain.events import EventKind, NewEvent
+from orchestrator.domain.repetition import CallSeen, repeats
+from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself
+from orchestrator.ports import Clock, Model, Toolbox
+
+Record = Callable[[NewEvent], Awaitable[object]]
+
+EMPTY_ANSWER = "Your last turn had neither an answer nor a tool call. Call a tool, or answer."
+REPEATED = "\n[You have now made this call {count} times with this same result. Do something else.]"
+TRUNCATED = "The model's answer was cut off at its length limit."
+SHOWN_IN_EVENT = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Who works on a task: its instructions and the habits of its loop.
+
+    `invalid_turns` unusable turns in a row end a task; a call repeated `repeats_named` times with
+    the same result is named to the model, and `repeats_ended` times ends the task.
+    """
+
+    name: str
+    instructions: str
+    context_tokens: int
+    model_timeout_seconds: float
+    invalid_turns: int = 3
+    repeats_named: int = 3
+    repeats_ended: int = 5
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a loop has used so far; right at any moment, also after an error."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_seconds: float = 0.0
+    tool_seconds: float = 0.0
+    notices: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class AgentLoop:
+    """One run of an agent on one query."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        budget: Budget,
+        model: Model,
+        toolbox: Toolbox,
+        record: Record,
+        clock: Clock,
+    ) -> None:
+        self._agent = agent
+        self._budget = budget
+        self._model = model
+        self._toolbox = toolbox
+        self._record = record
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._invalid_in_a_row = 0
+        self._seen: list[CallSeen] = []
+        self.ledger = Ledger()
+
+    async def run(self, query: str) -> str:
+        """Work on the query until the model answers.
+
+        Raises:
+            BudgetExhausted: A limit was reached first.
+            ModelMisbehaved: The model made unusable turns in a row.
+            ModelRepeatedItself: It made the same call with the same result too often.
+            ModelFailure: The model endpoint failed.
+            RuntimeFailure: The tools' container failed.
+        """
+        tools = await self._toolbox.tools()
+        messages = [Message(Role.SYSTEM, self._agent.instructions), Message(Role.USER, query)]
+        while True:
+            turn = await self._ask(messages, tools)
+            messages.append(turn.message)
+            if turn.message.tool_calls:
+                messages += [
+                    await self._answer_call(call, tools) for call in turn.message.tool_calls
+                ]
+            elif turn.message.text.strip():
+                return turn.message.text
+            else:
+                self._count_invalid("it answered with nothing")
+                messages.append(Message(Role.USER, EMPTY_ANSWER))
+
+    async def _ask(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> ModelTurn:
+        seconds_left = self._begin_step()
+        schemas = sum(len(tool.parameters) + len(tool.description) for tool in tools)
+        reserved = int(schemas / CHARS_PER_TOKEN)
+        fitting = compact(messages, self._agent.context_tokens, reserved)
+        allowed = min(seconds_left, self._agent.model_timeout_seconds)
+        began = self._clock.monotonic()
+        try:
+            turn = await self._model.complete(fitting, tools, allowed)
+        finally:
+            self.ledger.model_seconds += self._clock.monotonic() - began
+        self._note(turn)
+        await self._record_turn(turn, self._clock.monotonic() - began)
+        return turn
+
+    async def _answer_call(self, call: ToolCall, tools: Sequence[ToolSpec]) -> Message:
+        seconds_left = self._begin_step()
+        began = self._clock.monotonic()
+        step = self.ledger.steps
+        checked = check_call(call, tools)
+        if checked.complaint:
+            result = ToolResult(checked.complaint, is_error=True)
+        else:
+            self._invalid_in_a_row = 0
+            result = await self._run_tool(call.name, checked.arguments, seconds_left)
+        seconds = self._clock.monotonic() - began
+        self.ledger.tool_seconds += seconds
+        count = self._count_repeat(call, result)
+        await self._record_call(call, result, seconds)
+        if checked.complaint:
+            self._count_invalid(checked.complaint)
+        self._end_if_circling(call, count)
+        text = result.text
+        if count >= self._agent.repeats_named:
+            text += REPEATED.format(count=count)
+        return Message(Role.TOOL, text, tool_call_id=call.id, step=step)
+
+    async def _run_tool(
+        self, name: str, arguments: dict[str, object], seconds_left: float
+    ) -> ToolResult:
+        try:
+            async with timeout(seconds_left):
+                return await self._toolbox.call(name, arguments)
+        except TimeoutError:
+            raise used_up(StopReason.MAX_SECONDS, self._budget) from None
+
+    def _begin_step(self) -> float:
+        """Check the budget before it is spent; returns the seconds that are left."""
+        elapsed = self._clock.monotonic() - self._started
+        spent = Spent(self.ledger.steps, self.ledger.tokens, elapsed)
+        reason = exhausted(self._budget, spent)
+        if reason is not None:
+            raise used_up(reason, self._budget)
+        self.ledger.steps += 1
+        return self._budget.max_seconds - elapsed
+
+    def _note(self, turn: ModelTurn) -> None:
+        self.ledger.prompt_tokens += turn.usage.prompt_tokens
+        self.ledger.completion_tokens += turn.usage.completion_tokens
+        if turn.scripted:
+            self.ledger.notices[scripted_notice(turn.scripted)] = None
+        if turn.finish_reason == "length" and not turn.message.tool_calls:
+            self.ledger.notices[TRUNCATED] = None
+
+    def _count_invalid(self, complaint: str) -> None:
+        self._invalid_in_a_row += 1
+        if self._invalid_in_a_row >= self._agent.invalid_turns:
+            raise ModelMisbehaved(
+                f"The model made {self._invalid_in_a_row} unusable turns in a row; the last one: "
+                f"{complaint[:300]} Try again, or use a stronger model."
+            )
+
+    def _count_repeat(self, call: ToolCall, result: ToolResult) -> int:
+        digest = hashlib.sha256(result.text.encode(errors="replace")).hexdigest()
+        self._seen.append(CallSeen(call.name, call.arguments, digest))
+        return repeats(self._seen)
+
+    def _end_if_circling(self, call: ToolCall, count: int) -> None:
+        if count >= self._agent.repeats_ended:
+            raise ModelRepeatedItself(
+                f"The model called {call.name} {count} times with the same arguments and the same "
+                "result. Ask in other words, or use a stronger model."
+            )
+
+    async def _record_turn(self, turn: ModelTurn, seconds: float) -> None:
+        data: dict[str, JsonValue] = {
+            "text": turn.message.text,
+            "calls": [
+                {"id": call.id, "name": call.name, "arguments": call.arguments}
+                for call in turn.message.tool_calls
+            ],
+            "model": turn.model,
+            "finish_reason": turn.finish_reason,
+            "prompt_tokens": turn.usage.prompt_tokens,
+            "completion_tokens": turn.usage.completion_tokens,
+            "seconds": round(seconds, 4),
+        }
+        await self._record(NewEvent(EventKind.MODEL, self.ledger.steps, data))
+
+    async def _record_call(self, call: ToolCall, result: ToolResult, seconds: float) -> None:
+        data: dict[str, JsonValue] = {
+            "id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+            "result": result.text[:SHOWN_IN_EVENT],
+            "is_error": result.is_error,
+            "seconds": round(seconds, 4),
+        }
+        await self._record(NewEvent(EventKind.TOOL, self.ledger.steps, data))
+
+
+def scripted_notice(play: str) -> str:
+    """What users are told when the scripted model spoke instead of a real one."""
+    return (
+        f"The scripted model played '{play}': the wording comes from a script, the tool results "
+        "are real. Set GPT_OSS_URL to use a real model."
+    )

@@ -1,0 +1,46 @@
+"""What the routes work with."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from orchestrator.flow.running import RunningTasks
+from orchestrator.flow.submit import Submit
+from orchestrator.flow.uploads import Uploads
+from orchestrator.ports import EventLog, Runtime, RuntimeInfo, TaskStore
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answers."""
+
+    url: str
+    name: str
+    scripted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The running service, put together in `main`."""
+
+    version: str
+    submit: Submit
+    running: RunningTasks
+    uploads: Uploads
+    tasks: TaskStore
+    events: EventLog
+    runtime: Runtime
+    runtime_info: RuntimeInfo
+    model: ModelInfo
+    max_query_chars: int
+    max_file_bytes: int
+
+
+def services_of(request: Request) -> Services:
+    """The services that the app's lifespan has put together."""
+    services: Services = request.app.state.services
+    return services
+
+
+Use = Annotated[Services, Depends(services_of)]

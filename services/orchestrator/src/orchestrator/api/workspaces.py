@@ -1,0 +1,24 @@
+"""Workspaces: the repositories that tasks have been run in."""
+
+from fastapi import APIRouter
+
+from orchestrator.api.schemas import WorkspaceBody
+from orchestrator.api.services import Use
+
+router = APIRouter(tags=["workspaces"])
+
+
+@router.get("/workspaces", response_model=list[WorkspaceBody], summary="Known workspaces")
+async def list_workspaces(services: Use) -> list[WorkspaceBody]:
+    """All workspaces, the latest used first."""
+    return [
+        WorkspaceBody(
+            id=each.workspace.id,
+            repositories=[str(repository.url) for repository in each.workspace.repositories],
+            container=each.workspace.container_name,
+            task_count=each.task_count,
+            created_at=each.created_at,
+            last_used_at=each.last_used_at,
+        )
+        for each in await services.tasks.workspaces()
+    ]

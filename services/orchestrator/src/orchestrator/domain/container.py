@@ -1,0 +1,91 @@
+"""Containers as the orchestrator sees them, and the decision whether to reuse one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+
+class ContainerState(StrEnum):
+    """The state of a container on its runtime."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    BROKEN = "broken"  # exists but cannot be used; only removal helps
+
+
+class Reuse(StrEnum):
+    """What to do to get a running container."""
+
+    REUSE = "reuse"
+    RESUME = "resume"
+    START = "start"
+    CREATE = "create"
+    RECREATE = "recreate"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container may use at most."""
+
+    memory_bytes: int
+    cpus: float
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to be ensured for a workspace.
+
+    `labels` are kept on the container by the runtime, beside its own.
+    """
+
+    name: str
+    workspace_id: str
+    limits: Limits
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a worker listens: a unix socket, or a loopback URL on hosts sockets cannot cross."""
+
+    uds: Path | None
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that exists.
+
+    `fingerprint` identifies image and limits it was made from. `how` tells how `ensure` came by
+    it; in a listing it is `reuse`.
+    """
+
+    name: str
+    workspace_id: str
+    runtime: str
+    state: ContainerState
+    endpoint: Endpoint
+    created_at: datetime
+    fingerprint: str
+    how: Reuse = Reuse.REUSE
+
+
+def decide_reuse(found: Container | None, fingerprint: str) -> Reuse:
+    """What `ensure` does about the container it found under the wanted name.
+
+    A container made from another image or other limits is replaced: nothing of a workspace lives
+    in a container that is not also in its volume or in storage.
+    """
+    if found is None:
+        return Reuse.CREATE
+    if found.state is ContainerState.BROKEN or found.fingerprint != fingerprint:
+        return Reuse.RECREATE
+    return {
+        ContainerState.RUNNING: Reuse.REUSE,
+        ContainerState.PAUSED: Reuse.RESUME,
+        ContainerState.STOPPED: Reuse.START,
+    }[found.state]

@@ -1,0 +1,94 @@
+"""What a caller asks for, before anything was looked up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from orchestrator.domain.budget import Budget
+from orchestrator.errors import FileConflict, InvalidRequest
+
+MAX_NAME_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A file given with the request."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRequest:
+    """Limits the caller asks for; None leaves the deployment's default."""
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """A task as it was asked for; a plain string in `files` names a file kept elsewhere."""
+
+    query: str
+    repo_urls: tuple[str, ...] = ()
+    ref: str | None = None
+    files: tuple[InlineFile | str, ...] = ()
+    budget: BudgetRequest = BudgetRequest()
+    install_dependencies: bool = False
+
+
+def granted(asked: BudgetRequest, largest: Budget) -> Budget:
+    """The budget a task gets.
+
+    Raises:
+        InvalidRequest: More is asked for than the deployment allows.
+    """
+    for name in ("max_steps", "max_tokens", "max_seconds"):
+        wanted, limit = getattr(asked, name), getattr(largest, name)
+        if wanted is not None and wanted > limit:
+            raise InvalidRequest(
+                f"budget.{name} is {wanted}, but this deployment allows at most {limit:g}.",
+                field=f"budget.{name}",
+            )
+    return Budget(
+        asked.max_steps if asked.max_steps is not None else largest.max_steps,
+        asked.max_tokens if asked.max_tokens is not None else largest.max_tokens,
+        asked.max_seconds if asked.max_seconds is not None else largest.max_seconds,
+    )
+
+
+def checked_file_name(name: str) -> str:
+    """A file's name as a clean relative path.
+
+    Raises:
+        InvalidRequest: It is empty, absolute, too long, or leaves its directory.
+    """
+    path = PurePosixPath(name)
+    bad_part = any(part in ("..", ".git") for part in path.parts)
+    if not path.parts or path.is_absolute() or bad_part or not name.isprintable():
+        raise InvalidRequest(
+            f"{name[:80]!r} is not a file name: give a relative path without '..'.", file=name[:80]
+        )
+    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise InvalidRequest(f"A file name has at most {MAX_NAME_BYTES} bytes.", file=name[:80])
+    return str(path)
+
+
+def require_distinct(names: Sequence[str]) -> None:
+    """Refuse names that would fall on one another, also as a file and its own directory.
+
+    Raises:
+        FileConflict: Two of them do.
+    """
+    seen: set[PurePosixPath] = set()
+    parents: set[PurePosixPath] = set()
+    for name in names:
+        path = PurePosixPath(name)
+        if path in seen or path in parents or seen.intersection(path.parents):
+            raise FileConflict(
+                f"Two files would both be placed at files/{name}: give them other names.", file=name
+            )
+        seen.add(path)
+        parents.update(path.parents)

@@ -1,0 +1,271 @@
+"""Every error Berth raises on purpose.
+
+    BerthError
+    ├── InvalidRequest            the caller can mend it (4xx)
+    │   ├── RequestTooLarge
+    │   ├── UnknownFile
+    │   ├── FileConflict
+    │   └── RepositoryError
+    │       ├── RepositoryUrlRefused
+    │       ├── RepositoryUnreachable
+    │       ├── RepositoryNeedsCredentials
+    │       ├── RepositoryEmpty
+    │       ├── RepositoryTooLarge
+    │       ├── RepositoryCorrupt
+    │       └── UnknownRef
+    ├── NotFound                  TaskNotFound, WorkspaceNotFound, ContainerNotFound, FileNotFound
+    ├── RuntimeFailure            containers
+    │   ├── RuntimeUnavailable
+    │   ├── ContainerStartFailed
+    │   ├── WorkerUnreachable
+    │   └── WorkerRefused
+    ├── ModelFailure              the model endpoint
+    │   ├── ModelUnavailable
+    │   ├── ModelRefused
+    │   ├── ModelTimeout
+    │   └── ModelResponseInvalid
+    ├── TaskStopped               the loop ended without an answer
+    │   ├── BudgetExhausted
+    │   ├── ModelMisbehaved
+    │   └── ModelRepeatedItself
+    ├── StorageFailure            DatabaseUnavailable, ObjectNotFound
+    └── ConfigurationError        a setting cannot work on this machine
+
+`code` is stable: clients match on it. `detail` is a sentence that says what to do. Neither
+ever holds a secret or a file's content. `api.problem` maps the tree to HTTP once.
+"""
+
+from typing import ClassVar
+
+
+class BerthError(Exception):
+    """Root of the tree.
+
+    Args:
+        detail: A sentence for the user: what happened and what to do.
+        facts: Small JSON values that name the thing concerned (a field, a host, a file name).
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str, **facts: str | int | float | bool | None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class InvalidRequest(BerthError):
+    """The request cannot be carried out as it stands."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request body is larger than the service takes."""
+
+    code = "request_too_large"
+    status = 413
+
+
+class UnknownFile(InvalidRequest):
+    """A name in `files` is neither an uploaded file nor a path in the repositories."""
+
+    code = "unknown_file"
+
+
+class FileConflict(InvalidRequest):
+    """A file cannot be placed under `files/` because something is there already."""
+
+    code = "file_conflict"
+
+
+class RepositoryError(InvalidRequest):
+    """A repository cannot be used."""
+
+    code = "repository_error"
+
+
+class RepositoryUrlRefused(RepositoryError):
+    """The URL's form, scheme, host or path is not allowed."""
+
+    code = "repository_url_refused"
+
+
+class RepositoryUnreachable(RepositoryError):
+    """The repository's server did not answer or knows no such repository."""
+
+    code = "repository_unreachable"
+
+
+class RepositoryNeedsCredentials(RepositoryError):
+    """The repository's server asked for credentials that Berth does not have."""
+
+    code = "repository_needs_credentials"
+
+
+class RepositoryEmpty(RepositoryError):
+    """The repository has no commit."""
+
+    code = "repository_empty"
+
+
+class RepositoryTooLarge(RepositoryError):
+    """The repository is larger than the configured limit."""
+
+    code = "repository_too_large"
+
+
+class RepositoryCorrupt(RepositoryError):
+    """The repository holds objects that are broken or crafted to do harm."""
+
+    code = "repository_corrupt"
+
+
+class UnknownRef(RepositoryError):
+    """The repository has no such branch, tag or commit."""
+
+    code = "unknown_ref"
+
+
+class NotFound(BerthError):
+    """Nothing has this name."""
+
+    code = "not_found"
+    status = 404
+
+
+class TaskNotFound(NotFound):
+    """No task has this id."""
+
+    code = "task_not_found"
+
+
+class WorkspaceNotFound(NotFound):
+    """No workspace has this id."""
+
+    code = "workspace_not_found"
+
+
+class ContainerNotFound(NotFound):
+    """No container has this name."""
+
+    code = "container_not_found"
+
+
+class FileNotFound(NotFound):
+    """No uploaded file has this name."""
+
+    code = "file_not_found"
+
+
+class RuntimeFailure(BerthError):
+    """Something about containers failed."""
+
+    code = "runtime_failure"
+    status = 503
+
+
+class RuntimeUnavailable(RuntimeFailure):
+    """The runtime does not answer or is missing on this machine."""
+
+    code = "runtime_unavailable"
+
+
+class ContainerStartFailed(RuntimeFailure):
+    """A container was made but its worker never answered."""
+
+    code = "container_start_failed"
+
+
+class WorkerUnreachable(RuntimeFailure):
+    """The worker in a container stopped answering."""
+
+    code = "worker_unreachable"
+
+
+class WorkerRefused(RuntimeFailure):
+    """The worker answered a request of ours with an error."""
+
+    code = "worker_refused"
+
+
+class ModelFailure(BerthError):
+    """Something about the model endpoint failed."""
+
+    code = "model_failure"
+    status = 502
+
+
+class ModelUnavailable(ModelFailure):
+    """The model endpoint does not answer or is overloaded."""
+
+    code = "model_unavailable"
+
+
+class ModelRefused(ModelFailure):
+    """The model endpoint refused the request: key, model name or content."""
+
+    code = "model_refused"
+
+
+class ModelTimeout(ModelFailure):
+    """The model did not answer in time."""
+
+    code = "model_timeout"
+
+
+class ModelResponseInvalid(ModelFailure):
+    """What the model endpoint answered is not a chat completion."""
+
+    code = "model_response_invalid"
+
+
+class TaskStopped(BerthError):
+    """The loop ended before the model gave an answer."""
+
+    code = "task_stopped"
+
+
+class BudgetExhausted(TaskStopped):
+    """A task reached its limit of steps, tokens or seconds."""
+
+    code = "budget_exhausted"
+
+
+class ModelMisbehaved(TaskStopped):
+    """The model made several unusable turns in a row."""
+
+    code = "model_misbehaved"
+
+
+class ModelRepeatedItself(TaskStopped):
+    """The model made the same call with the same result again and again."""
+
+    code = "model_repeated_itself"
+
+
+class StorageFailure(BerthError):
+    """Something about storage failed."""
+
+    code = "storage_failure"
+    status = 503
+
+
+class DatabaseUnavailable(StorageFailure):
+    """Postgres does not answer."""
+
+    code = "database_unavailable"
+
+
+class ObjectNotFound(StorageFailure):
+    """Object storage holds nothing under this key."""
+
+    code = "object_not_found"
+
+
+class ConfigurationError(BerthError):
+    """A setting cannot work on this machine."""
+
+    code = "configuration_error"

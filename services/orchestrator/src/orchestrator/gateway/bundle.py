@@ -1,0 +1,52 @@
+"""Git bundles of a mirror, as a stream.
+
+`git bundle create` leaves out every reference whose commit the receiver has already, so that a
+branch that was moved back or newly made on an old commit would never arrive. The format is a
+short list of names before a pack; writing it here keeps every name in.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+from orchestrator.errors import StorageFailure
+from orchestrator.gateway.git_command import Git
+from orchestrator.gateway.mirror import Mirror
+from orchestrator.gateway.refs import PINNED, Ref
+
+
+def header(refs: Mapping[str, Ref], commit: str, have: Iterable[str]) -> bytes:
+    """The bundle up to its pack: commits it builds on, then names and their objects.
+
+    `commit` gets a name of its own unless a branch or tag is at it.
+    """
+    names = {name: ref.target for name, ref in refs.items()}
+    if commit not in names.values():
+        names[PINNED + commit] = commit
+    lines = ["# v2 git bundle"]
+    lines += [f"-{basis} " for basis in sorted(have)]
+    lines += [f"{target} {name}" for name, target in sorted(names.items())]
+    return ("\n".join(lines) + "\n\n").encode(errors="surrogateescape")
+
+
+async def stream_bundle(
+    git: Git, mirror: Mirror, refs: Mapping[str, Ref], commit: str, have: Iterable[str]
+) -> AsyncIterator[bytes]:
+    """The bundle in pieces; git waits while nobody takes them and ends when nobody will.
+
+    Raises:
+        StorageFailure: The mirror is damaged.
+    """
+    basis = sorted(have)
+    yield header(refs, commit, basis)
+    wanted = [commit, *(ref.target for ref in refs.values()), *(f"^{name}" for name in basis)]
+    arguments = ("pack-objects", "--revs", "--stdout", "--thin", "--delta-base-offset", "-q")
+    async with git.stream(
+        *arguments, directory=mirror.directory, stdin=("\n".join(wanted) + "\n").encode()
+    ) as pack:
+        async for chunk in pack.chunks():
+            yield chunk
+        outcome = await pack.outcome()
+    if not outcome.ok:
+        raise StorageFailure(
+            f"The mirror {mirror.directory.name} is damaged: stop Berth, delete this directory "
+            "under mirrors/ in the data directory, and start again."
+        )

@@ -1,0 +1,214 @@
+"""The composition root: the only place that names implementations of ports."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import structlog
+
+from orchestrator.agent import Agent
+from orchestrator.api.services import ModelInfo, Services
+from orchestrator.clock import SystemClock
+from orchestrator.domain.budget import Budget
+from orchestrator.domain.container import Limits
+from orchestrator.errors import BerthError
+from orchestrator.flow.attach import Attach
+from orchestrator.flow.lease import Lease
+from orchestrator.flow.run_task import RunTask, TaskParts
+from orchestrator.flow.running import RunningTasks
+from orchestrator.flow.submit import Submit
+from orchestrator.flow.supply import Supply
+from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.mirrors import GitRepositories
+from orchestrator.instructions import INSTRUCTIONS
+from orchestrator.model.embedded import EmbeddedModel
+from orchestrator.model.openai_client import OpenAIModel, endpoint_url
+from orchestrator.ports import Runtime
+from orchestrator.runtimes.bubblewrap import sandbox_problem
+from orchestrator.runtimes.docker import DockerRuntime
+from orchestrator.runtimes.docker_engine import docker_problem
+from orchestrator.runtimes.sandbox import SandboxRuntime
+from orchestrator.runtimes.selection import choose
+from orchestrator.settings import RuntimeChoice, Settings
+from orchestrator.storage.objects.files import FileObjectStore
+from orchestrator.storage.postgres.embedded import EmbeddedPostgres
+from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.migrations import migrate
+from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.tasks import PostgresTaskStore
+from orchestrator.version import VERSION
+from orchestrator.workers.client import HttpWorkers
+
+log = structlog.get_logger(__name__)
+
+RESTARTED = "The service was restarted while this task ran. What it did is not lost; send it again."
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Services]:
+    """Everything the service needs, started; stopped again at the end, in reverse order.
+
+    Raises:
+        BerthError: A part cannot start; the sentence says what to do.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        tasks, events, model_info, runtime = await _start_parts(settings, stack)
+        info = await runtime.info()
+        log.info("runtime_chosen", runtime=info.name, reason=info.reason,
+                 not_enforced=info.not_enforced)  # fmt: skip
+        left = await tasks.fail_unfinished("orchestrator_restarted", RESTARTED)
+        if left:
+            log.warning("unfinished_tasks_failed", count=left)
+        model = OpenAIModel(
+            model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
+        )
+        stack.push_async_callback(model.close)
+        repositories = _repositories(settings)
+        objects = FileObjectStore(settings.data_dir / "objects")
+        clock = SystemClock()
+        lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
+        stack.push_async_callback(_stop_containers, lease)
+        run_task = RunTask(
+            TaskParts(
+                lease=lease,
+                supply=Supply(repositories),
+                model=model,
+                tasks=tasks,
+                events=events,
+                clock=clock,
+                agent=_agent(settings),
+                tool_output_chars=settings.tool_output_chars,
+                slots=asyncio.Semaphore(settings.max_running_tasks),
+            )
+        )
+        running_tasks = RunningTasks(run_task)
+        stack.push_async_callback(running_tasks.cancel_all)
+        yield Services(
+            version=VERSION,
+            submit=Submit(
+                repositories=repositories,
+                attach=Attach(objects, repositories),
+                tasks=tasks,
+                events=events,
+                largest_budget=_largest_budget(settings),
+                runtime=info.name,
+            ),
+            running=running_tasks,
+            uploads=Uploads(objects),
+            tasks=tasks,
+            events=events,
+            runtime=runtime,
+            runtime_info=info,
+            model=model_info,
+            max_query_chars=settings.max_query_chars,
+            max_file_bytes=settings.max_file_bytes,
+        )
+
+
+async def _start_parts(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[PostgresTaskStore, PostgresEventLog, ModelInfo, Runtime]:
+    """Start what takes time, side by side: the slowest part sets the pace."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            metadata = group.create_task(_metadata(settings, stack))
+            model = group.create_task(_model_endpoint(settings, stack))
+            runtime = group.create_task(_runtime(settings, stack))
+    except* BerthError as failures:
+        raise failures.exceptions[0] from None
+    return *metadata.result(), model.result(), runtime.result()
+
+
+async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
+    image = settings.agent_image or f"berth-agent:{VERSION}"
+    selection = await choose(
+        settings.runtime,
+        docker=partial(docker_problem, image),
+        sandbox=partial(sandbox_problem, settings.sandbox_uid),
+    )
+    runtime: Runtime
+    if selection.choice is RuntimeChoice.DOCKER:
+        runtime = DockerRuntime(
+            settings.data_dir,
+            image=image,
+            deployment=settings.deployment,
+            transport=settings.transport,
+            start_timeout_seconds=settings.start_timeout_seconds,
+            reason=selection.reason,
+        )
+    else:
+        runtime = SandboxRuntime(
+            settings.data_dir,
+            deployment=settings.deployment,
+            uid=settings.sandbox_uid,
+            start_timeout_seconds=settings.start_timeout_seconds,
+            reason=selection.reason,
+        )
+    stack.push_async_callback(runtime.close)
+    return runtime
+
+
+async def _metadata(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[PostgresTaskStore, PostgresEventLog]:
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+    else:
+        embedded = EmbeddedPostgres(settings.data_dir)
+        stack.push_async_callback(embedded.stop)
+        url = await embedded.start()
+    await migrate(url)
+    database = await Database.open(url)
+    stack.push_async_callback(database.close)
+    events = PostgresEventLog(database)
+    stack.push_async_callback(events.close)
+    return PostgresTaskStore(database), events
+
+
+async def _model_endpoint(settings: Settings, stack: AsyncExitStack) -> ModelInfo:
+    if settings.gpt_oss_url is not None:
+        return ModelInfo(endpoint_url(settings.gpt_oss_url), settings.llm_model, scripted=False)
+    embedded = EmbeddedModel()
+    stack.push_async_callback(embedded.stop)
+    url = await embedded.start()
+    log.warning("scripted_model", reason="GPT_OSS_URL is not set: answers come from a script")
+    return ModelInfo(url, settings.llm_model, scripted=True)
+
+
+def _repositories(settings: Settings) -> GitRepositories:
+    return GitRepositories(
+        settings.data_dir,
+        allow_paths=settings.allow_paths,
+        allow_hosts=settings.allow_hosts,
+        max_repository_bytes=settings.max_repository_bytes,
+        timeout_seconds=settings.git_timeout_seconds,
+        max_file_bytes=settings.max_file_bytes,
+    )
+
+
+def _agent(settings: Settings) -> Agent:
+    return Agent(
+        name="default",
+        instructions=INSTRUCTIONS,
+        context_tokens=settings.context_tokens,
+        model_timeout_seconds=settings.model_timeout_seconds,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        memory_bytes=settings.container_memory_bytes,
+        cpus=settings.container_cpus,
+        pids=settings.container_pids,
+    )
+
+
+def _largest_budget(settings: Settings) -> Budget:
+    return Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
+
+
+async def _stop_containers(lease: Lease) -> None:
+    for failure in await lease.stop_all():
+        log.error("container_left_running", code=failure.code, detail=failure.detail)

@@ -1,0 +1,1 @@
+"""Where containers run: one adapter a module, all behind `ports.Runtime`."""

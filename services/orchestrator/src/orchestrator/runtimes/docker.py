@@ -1,0 +1,276 @@
+"""The runtime on a Docker engine: one container a workspace."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from orchestrator.domain.container import (
+    Container,
+    ContainerSpec,
+    ContainerState,
+    Endpoint,
+    Reuse,
+    decide_reuse,
+)
+from orchestrator.errors import (
+    ContainerNotFound,
+    ContainerStartFailed,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
+from orchestrator.ports import RuntimeInfo
+from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment, fingerprint
+from orchestrator.runtimes.docker_container import (
+    BIRTH_LABEL,
+    DEPLOYMENT_LABEL,
+    FINGERPRINT_LABEL,
+    RUNTIME,
+    VERSION_LABEL,
+    WORKSPACE_LABEL,
+    Creation,
+    creation_body,
+)
+from orchestrator.runtimes.docker_engine import DockerEngine
+from orchestrator.runtimes.docker_objects import DockerObjects, NameTaken
+from orchestrator.runtimes.locks import NamedLocks
+from orchestrator.runtimes.readiness import (
+    Readiness,
+    is_healthy,
+    start_failure,
+    wait_until_healthy,
+)
+from orchestrator.runtimes.socket_directory import SocketDirectories
+from orchestrator.settings import Transport
+
+PARALLEL_STARTS = 4
+ATTEMPTS = 3
+STOP_SECONDS = 2
+FAILURE_LOG_LINES = 20
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+
+class DockerRuntime:
+    """Runs each container as a Docker container.
+
+    With the transport `socket` containers have no network. With `tcp`, for hosts that sockets
+    cannot cross, they have one: a bridge without masquerading and without traffic between
+    containers, on which they can still reach the machine itself.
+
+    Args:
+        data_dir: Where the workers' sockets lie; the engine must see it under the same path.
+        image: The agent's image.
+        deployment: Only containers of this deployment are listed and touched.
+        transport: How workers are reached.
+        start_timeout_seconds: Longest time a worker may take to answer.
+        reason: Why this runtime was chosen, for `info`.
+        agent_command: What runs inside instead of the image's entry point.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        image: str,
+        deployment: str = DEFAULT_DEPLOYMENT,
+        transport: Transport = Transport.SOCKET,
+        start_timeout_seconds: float = 30.0,
+        reason: str = "",
+        agent_command: Sequence[str] | None = None,
+    ) -> None:
+        self._image = image
+        self._deployment = Deployment(deployment)
+        self._transport = transport
+        self._start_timeout_seconds = start_timeout_seconds
+        self._reason = reason
+        self._agent_command = agent_command
+        self._sockets = SocketDirectories(data_dir)
+        self._engine = DockerEngine()
+        self._objects = DockerObjects(self._engine)
+        self._locks = NamedLocks()
+        self._starts = asyncio.Semaphore(PARALLEL_STARTS)
+
+    async def ensure(self, spec: ContainerSpec) -> Container:
+        """See `ports.Runtime.ensure`."""
+        async with self._locks.hold(spec.name):
+            for _ in range(ATTEMPTS):
+                # Another orchestrator of this deployment may have been quicker; then look again.
+                with suppress(NameTaken):
+                    return await self._ensure_once(spec)
+        raise ContainerStartFailed(
+            f"The engine has another container named {self._deployment.qualify(spec.name)} that "
+            "is not of this deployment. Remove it, or set BERTH_DEPLOYMENT to a name of your own.",
+            name=spec.name,
+        )
+
+    async def poll(self, name: str) -> Container | None:
+        """See `ports.Runtime.poll`."""
+        found = await self._objects.inspect(self._deployment.qualify(name))
+        if found is None or found.labels.get(DEPLOYMENT_LABEL) != self._deployment.name:
+            return None
+        return found.container(name, self._endpoint(name))
+
+    async def stop(self, name: str) -> None:
+        """See `ports.Runtime.stop`."""
+        qualified = self._deployment.qualify(name)
+        async with self._locks.hold(name):
+            found = await self.poll(name)
+            if found is None:
+                return
+            if found.state is ContainerState.PAUSED:  # it could not react
+                await self._objects.unpause(qualified)
+            await self._objects.stop(qualified, STOP_SECONDS)
+
+    async def remove(self, name: str) -> None:
+        """See `ports.Runtime.remove`."""
+        async with self._locks.hold(name):
+            await self._remove_container(name)
+            await self._remove_work(name)
+
+    async def list(self) -> Sequence[Container]:
+        """See `ports.Runtime.list`."""
+        found = []
+        for listed in await self._objects.listed(f"{DEPLOYMENT_LABEL}={self._deployment.name}"):
+            name = self._deployment.plain(listed.engine_name)
+            if name is not None:
+                found.append(listed.container(name, self._endpoint(name)))
+        return sorted(found, key=lambda container: container.name)
+
+    async def logs(self, name: str, lines: int) -> str:
+        """See `ports.Runtime.logs`."""
+        text = None
+        if await self.poll(name) is not None:
+            text = await self._objects.tail(self._deployment.qualify(name), lines)
+        if text is None:
+            raise ContainerNotFound(f"There is no container {name}.", name=name)
+        return text
+
+    async def info(self) -> RuntimeInfo:
+        """See `ports.Runtime.info`."""
+        limits = (await self._objects.facts()).limits()
+        enforced = ["files", "processes", "user", "capabilities", "open files"]
+        missing = [limit for limit, holds in limits.items() if not holds]
+        if self._transport is Transport.TCP:
+            missing.append("network (with tcp a container has one and reaches this machine)")
+        else:
+            enforced.append("network")
+        enforced += [limit for limit, holds in limits.items() if holds]
+        return RuntimeInfo(RUNTIME, self._reason, tuple(enforced), tuple(missing))
+
+    async def close(self) -> None:
+        """See `ports.Runtime.close`."""
+        await self._engine.close()
+
+    async def _ensure_once(self, spec: ContainerSpec) -> Container:
+        found, image = await asyncio.gather(
+            self.poll(spec.name), self._objects.image_id(self._image)
+        )
+        wanted = self._fingerprint(spec, image)
+        how = decide_reuse(found, wanted)
+        if found is not None and how is Reuse.REUSE:
+            if await is_healthy(found.endpoint):
+                return found
+            how = Reuse.RECREATE  # runs but hangs
+        birth = uuid.uuid4().hex
+        try:
+            async with self._starts:
+                await self._start(spec, image, wanted, how, birth)
+            return replace(await self._wait(spec.name), how=how)
+        except RuntimeUnavailable:
+            raise
+        except RuntimeFailure:
+            await self._clear_failed(spec.name, birth)
+            raise
+
+    async def _start(
+        self, spec: ContainerSpec, image: str, wanted: str, how: Reuse, birth: str
+    ) -> None:
+        qualified = self._deployment.qualify(spec.name)
+        if how is Reuse.RESUME:
+            await self._objects.unpause(qualified)
+            return
+        if how is Reuse.RECREATE:
+            await self._objects.remove(qualified)
+        if self._transport is Transport.SOCKET:
+            self._sockets.make(qualified)
+        if how in {Reuse.CREATE, Reuse.RECREATE}:
+            creation = await self._creation(spec, image, wanted, birth)
+            await self._objects.create(qualified, creation_body(creation))
+        await self._objects.start(qualified)
+
+    async def _creation(self, spec: ContainerSpec, image: str, wanted: str, birth: str) -> Creation:
+        labels = {
+            DEPLOYMENT_LABEL: self._deployment.name,
+            WORKSPACE_LABEL: spec.workspace_id,
+            FINGERPRINT_LABEL: wanted,
+            VERSION_LABEL: version("berth"),
+        }
+        creation = Creation(
+            spec=spec,
+            image=image,
+            volume=self._volume(spec.name),
+            labels=labels,
+            birth=birth,
+            command=self._agent_command,
+        )
+        if self._transport is Transport.TCP:
+            network = f"berth-{self._deployment.name}"
+            await self._objects.make_network(network, {DEPLOYMENT_LABEL: self._deployment.name})
+            return replace(creation, network=network)
+        return replace(
+            creation,
+            sockets=self._sockets.path(self._deployment.qualify(spec.name)),
+            hosts=self._sockets.write("hosts", HOSTS),
+        )
+
+    async def _wait(self, name: str) -> Container:
+        async def is_alive() -> bool:
+            now = await self.poll(name)
+            return now is not None and now.state is ContainerState.RUNNING
+
+        found = await self.poll(name)  # a published port is known only now
+        readiness = Readiness.ENDED
+        if found is not None:
+            readiness = await wait_until_healthy(
+                found.endpoint, self._start_timeout_seconds, is_alive
+            )
+        if found is None or readiness is not Readiness.READY:
+            log = await self._objects.tail(self._deployment.qualify(name), FAILURE_LOG_LINES)
+            raise start_failure(name, readiness, self._start_timeout_seconds, log or "")
+        return replace(found, state=ContainerState.RUNNING)
+
+    async def _clear_failed(self, name: str, birth: str) -> None:
+        """Remove what a failed start has left, and the volume if that start made it."""
+        await self._remove_container(name)
+        labels = await self._objects.volume_labels(self._volume(name))
+        if labels.get(BIRTH_LABEL) == birth:
+            await self._remove_work(name)
+
+    async def _remove_container(self, name: str) -> None:
+        if await self.poll(name) is not None:
+            await self._objects.remove(self._deployment.qualify(name))
+
+    async def _remove_work(self, name: str) -> None:
+        await self._objects.remove_volume(self._volume(name))
+        self._sockets.remove(self._deployment.qualify(name))
+
+    def _fingerprint(self, spec: ContainerSpec, image: str) -> str:
+        return fingerprint(
+            image=image,
+            memory=spec.limits.memory_bytes,
+            cpus=spec.limits.cpus,
+            pids=spec.limits.pids,
+            transport=self._transport,
+            version=version("berth"),
+        )
+
+    def _endpoint(self, name: str) -> Endpoint | None:
+        if self._transport is Transport.TCP:
+            return None
+        return self._sockets.endpoint(self._deployment.qualify(name))
+
+    def _volume(self, name: str) -> str:
+        return f"berth-{self._deployment.qualify(name)}"

@@ -1,0 +1,117 @@
+"""The Docker engine: its calls in threads, its failures in our words."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
+
+from orchestrator.errors import RuntimeFailure, RuntimeUnavailable
+
+THREADS = 8
+PROBE_SECONDS = 2
+CALL_SECONDS = 60
+REMEDY = "Start it (./scripts/setup-docker) or set BERTH_RUNTIME=sandbox."
+
+Answer = TypeVar("Answer")
+
+
+class DockerEngine:
+    """The engine that the environment names (DOCKER_HOST), connected to on the first call.
+
+    Args:
+        timeout_seconds: Longest time the engine may be silent during a call.
+    """
+
+    def __init__(self, timeout_seconds: int = CALL_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._client: APIClient | None = None
+        self._connecting = Lock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
+
+    async def call(self, action: Callable[[APIClient], Answer]) -> Answer:
+        """Run `action` with the client in a thread.
+
+        Raises:
+            APIError: The engine answered with an error that the caller may expect (4xx).
+            RuntimeFailure: It failed on its side (5xx).
+            RuntimeUnavailable: It did not answer.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, action)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _do(self, action: Callable[[APIClient], Answer]) -> Answer:
+        try:
+            return action(self._connected())
+        except APIError as error:
+            if error.is_server_error():
+                raise RuntimeFailure(f"The Docker engine failed: {explanation(error)}") from error
+            raise
+        except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise RuntimeUnavailable(
+                f"The Docker engine does not answer ({_cause(error)}). {REMEDY}"
+            ) from error
+
+    def _connected(self) -> APIClient:
+        with self._connecting:
+            if self._client is None:
+                # "auto": an engine refuses versions of the interface that it is too old or new for.
+                self._client = APIClient(
+                    version="auto",
+                    timeout=self._timeout_seconds,
+                    max_pool_size=THREADS,
+                    **kwargs_from_env(),
+                )
+            return self._client
+
+
+async def docker_problem(image: str) -> str | None:
+    """Why the engine cannot run containers of this image, with a remedy; None if it can."""
+    engine = DockerEngine(PROBE_SECONDS)
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await engine.call(lambda client: image_id(client, image))
+    except TimeoutError:
+        return f"The Docker engine does not answer within {PROBE_SECONDS} s. {REMEDY}"
+    except APIError as error:
+        return missing_image(image) if error.status_code == requests.codes.not_found else str(error)
+    except RuntimeFailure as error:
+        return error.detail
+    finally:
+        await engine.close()
+    return None
+
+
+def image_id(client: APIClient, image: str) -> str:
+    """The id of an image."""
+    answer = client.inspect_image(image)  # type: ignore[no-untyped-call]  # the stubs lack it
+    return str(answer["Id"])
+
+
+def missing_image(image: str) -> str:
+    """A sentence on an image the engine does not have."""
+    return f"The Docker engine has no image {image}; build it with ./scripts/images agent."
+
+
+def explanation(error: APIError) -> str:
+    """What the engine said."""
+    return str(error.explanation or error)
+
+
+def _cause(error: BaseException) -> str:
+    # The libraries wrap errors several deep; only the innermost says what happened.
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,192 @@
+"""Starting the processes of one sandbox."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.domain.container import Limits
+from orchestrator.runtimes.bubblewrap import SEARCH_PATH
+from orchestrator.runtimes.interpreter import (
+    PACKAGES_INSIDE,
+    PYTHON_INSIDE,
+    SITE_INSIDE,
+    Interpreter,
+)
+from orchestrator.runtimes.processes import Process, process_of
+from orchestrator.runtimes.sandbox_command import (
+    HOME_INSIDE,
+    SOCKET_DIRECTORY_INSIDE,
+    WORKSPACE_INSIDE,
+    Box,
+    Mount,
+    bwrap_argv,
+    detached_argv,
+    launch_argv,
+    released_command,
+    stage_path,
+)
+from orchestrator.runtimes.socket_directory import SOCKET_NAME
+from orchestrator.runtimes.system_tree import made_files, system_links, system_mounts
+
+MEMORY_SHARE_OF_TMPFS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The directories and files of this machine that belong to one sandbox."""
+
+    workspace: Path
+    sockets: Path
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLauncher:
+    """Starts sandboxes that all use one interpreter and run one command.
+
+    Args:
+        drop_to: User id to run as if we are root, else None for our own.
+        interpreter: The Python of the worker.
+        command: What runs inside.
+        etc: Directory with the made files of /etc.
+        bwrap_version: The installed bubblewrap.
+    """
+
+    drop_to: int | None
+    interpreter: Interpreter
+    command: tuple[str, ...]
+    etc: Path
+    bwrap_version: tuple[int, ...]
+
+    async def start(
+        self,
+        places: Places,
+        limits: Limits,
+        groups: Sequence[Path],
+        record: Callable[[Process], None],
+    ) -> Process | None:
+        """Start a sandbox.
+
+        Its command begins only after `record` has returned, so that no sandbox runs that a later
+        orchestrator would not find; if we vanish before, the sandbox ends by itself.
+
+        Returns:
+            The sandbox's first process, or None if it could not be made; the log says why.
+        """
+        info_read, info_write = os.pipe()
+        release_read, release_write = os.pipe()
+        try:
+            argv = self._argv(places, limits, groups, info_write)
+            try:
+                await _spawn(argv, stdin=release_read, keep=(info_write,))
+            finally:
+                os.close(release_read)
+                os.close(info_write)
+            process = await _first_process(info_read)
+            if process is not None:
+                record(process)
+                os.write(release_write, b"\n")
+            return process
+        finally:
+            os.close(release_write)
+
+    def _argv(
+        self, places: Places, limits: Limits, groups: Sequence[Path], info_fd: int
+    ) -> list[str]:
+        shown = self._shown(places)
+        staged = {} if self.drop_to is None else shown
+        sources = {
+            name: str(path) if self.drop_to is None else stage_path(name)
+            for name, path in shown.items()
+        }
+        uid, gid = self._ids()
+        box = Box(
+            uid=uid,
+            gid=gid,
+            mounts=(*system_mounts(), *self._own_mounts(sources, made_files(uid, gid))),
+            links=system_links(),
+            environment=self._environment(),
+            command=released_command(self.command),
+            temporary_bytes=limits.memory_bytes // MEMORY_SHARE_OF_TMPFS,
+            bwrap_version=self.bwrap_version,
+            info_fd=info_fd,
+        )
+        launch = launch_argv(bwrap_argv(box), groups=groups, drop_to=self.drop_to, staged=staged)
+        return detached_argv(launch, places.log)
+
+    def _ids(self) -> tuple[int, int]:
+        if self.drop_to is not None:
+            return self.drop_to, self.drop_to
+        return os.getuid(), os.getgid()
+
+    def _shown(self, places: Places) -> dict[str, Path]:
+        shown = {
+            "etc": self.etc,
+            "site-packages": self.interpreter.site_packages,
+            "sockets": places.sockets,
+            "workspace": places.workspace,
+        }
+        shown |= {f"package-{path.name}": path for path in self.interpreter.packages}
+        if self.interpreter.prefix is not None:
+            shown["python"] = self.interpreter.prefix
+        return shown
+
+    def _own_mounts(
+        self, sources: dict[str, str], etc_names: Sequence[str] | dict[str, str]
+    ) -> tuple[Mount, ...]:
+        mounts = [Mount(f"{sources['etc']}/{name}", f"/etc/{name}") for name in etc_names]
+        if "python" in sources:
+            mounts.append(Mount(sources["python"], str(PYTHON_INSIDE)))
+        mounts.append(Mount(sources["site-packages"], str(SITE_INSIDE)))
+        mounts += [
+            Mount(sources[f"package-{path.name}"], str(PACKAGES_INSIDE / path.name))
+            for path in self.interpreter.packages
+        ]
+        mounts.append(Mount(sources["workspace"], WORKSPACE_INSIDE, writable=True))
+        mounts.append(Mount(sources["sockets"], SOCKET_DIRECTORY_INSIDE, writable=True))
+        return tuple(mounts)
+
+    def _environment(self) -> dict[str, str]:
+        # Tools want a python3; ours serves if the system has none.
+        has_python = any(Path(d, "python3").exists() for d in ("/usr/local/bin", "/usr/bin"))
+        return {
+            "PATH": SEARCH_PATH if has_python else f"{SEARCH_PATH}:{PYTHON_INSIDE}/bin",
+            "HOME": HOME_INSIDE,
+            "LANG": "C.UTF-8",
+            "BERTH_WORKSPACE": WORKSPACE_INSIDE,
+            "BERTH_WORKER_SOCKET": f"{SOCKET_DIRECTORY_INSIDE}/{SOCKET_NAME}",
+            **dict(self.interpreter.environment),
+        }
+
+
+async def _spawn(argv: Sequence[str], *, stdin: int, keep: tuple[int, ...]) -> None:
+    # The environment is empty: what we know in ours is none of the sandbox's business.
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=stdin,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=keep,
+        env={"PATH": SEARCH_PATH},
+        cwd="/",
+    )
+    await process.wait()
+
+
+async def _first_process(info_fd: int) -> Process | None:
+    """Read bubblewrap's report, a JSON object, from the descriptor, and close that."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(info_fd, "rb", buffering=0)
+    )
+    try:
+        report = await reader.readuntil(b"}")
+    except asyncio.IncompleteReadError:
+        return None
+    finally:
+        transport.close()
+    return process_of(int(json.loads(report)["child-pid"]))

@@ -1,0 +1,91 @@
+"""What lies on disk for each sandbox: its record, its workspace and its log."""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.runtimes.deployment import Deployment
+from orchestrator.runtimes.sandbox_command import rotated_logs
+from orchestrator.runtimes.sandbox_record import SandboxRecord
+from orchestrator.runtimes.trees import remove_tree
+
+RECORD_NAME = "state.json"
+WORKSPACE_NAME = "workspace"
+LOG_NAME = "worker.log"
+
+
+class SandboxStore:
+    """The directories of one deployment's sandboxes, one a container.
+
+    A sandbox exists if it has a record. A directory without one holds only a workspace that
+    waits for its next container.
+
+    Args:
+        root: Directory of them all, shared by deployments.
+    """
+
+    def __init__(self, root: Path, deployment: Deployment) -> None:
+        self.root = root
+        self._deployment = deployment
+
+    def names(self) -> Sequence[str]:
+        """The containers that have a directory."""
+        if not self.root.exists():
+            return ()
+        entries = (entry.name for entry in self.root.iterdir() if not entry.name.startswith("."))
+        return sorted(name for name in map(self._deployment.plain, entries) if name is not None)
+
+    def exists(self, name: str) -> bool:
+        """True if the container has a directory, be it only for its workspace."""
+        return self._directory(name).exists()
+
+    def read(self, name: str) -> SandboxRecord | None:
+        """The record of a sandbox; None if it is unreadable.
+
+        Raises:
+            FileNotFoundError: There is no such sandbox.
+        """
+        return SandboxRecord.read(self._directory(name) / RECORD_NAME)
+
+    def write(self, name: str, record: SandboxRecord) -> None:
+        """Keep a record."""
+        record.write(self._directory(name) / RECORD_NAME)
+
+    def forget(self, name: str) -> None:
+        """Delete the record and keep the workspace."""
+        (self._directory(name) / RECORD_NAME).unlink(missing_ok=True)
+
+    def make_workspace(self, name: str) -> Path:
+        """The workspace directory, made if need be; only our user can enter those above it."""
+        workspace = self._directory(name) / WORKSPACE_NAME
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return workspace
+
+    def fresh_log(self, name: str) -> Path:
+        """The log file for a start; earlier logs are deleted."""
+        log = self._directory(name) / LOG_NAME
+        for file in rotated_logs(log):
+            file.unlink(missing_ok=True)
+        return log
+
+    def tail(self, name: str, lines: int) -> str:
+        """The last lines of the log."""
+        kept: deque[str] = deque(maxlen=lines)
+        for file in rotated_logs(self._directory(name) / LOG_NAME):
+            if file.exists():
+                with file.open(encoding="utf-8", errors="replace") as stream:
+                    kept.extend(stream)
+        return "".join(kept)
+
+    def delete(self, name: str) -> None:
+        """Delete all that is kept of a container; its processes must have ended."""
+        directory = self._directory(name)
+        doomed = directory.with_name(f".removed-{directory.name}")
+        remove_tree(doomed)
+        if directory.exists():
+            directory.rename(doomed)  # gone from every listing in one step
+            remove_tree(doomed)
+
+    def _directory(self, name: str) -> Path:
+        return self.root / self._deployment.qualify(name)

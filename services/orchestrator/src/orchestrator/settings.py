@@ -1,0 +1,136 @@
+"""Settings: environment variables, with defaults that run everything on one machine."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+class RuntimeChoice(StrEnum):
+    """Which runtime to use; `auto` takes Docker where it is ready, else the sandbox."""
+
+    AUTO = "auto"
+    DOCKER = "docker"
+    SANDBOX = "sandbox"
+
+
+class Transport(StrEnum):
+    """How the orchestrator reaches workers in Docker containers."""
+
+    SOCKET = "socket"
+    TCP = "tcp"
+
+
+class Settings(BaseSettings):
+    """All settings of the orchestrator.
+
+    Names without prefix are those that users of such systems know; ours start with `BERTH_`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="BERTH_", populate_by_name=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="Postgres address; unset: an embedded Postgres under the data directory.",
+    )
+    gpt_oss_url: str | None = Field(
+        default=None,
+        validation_alias="GPT_OSS_URL",
+        description="OpenAI-compatible endpoint, with or without /v1; unset: the scripted model.",
+    )
+    llm_api_key: SecretStr = Field(
+        default=SecretStr("none"),
+        validation_alias="LLM_API_KEY",
+        description="Key for the model endpoint.",
+    )
+    llm_model: str = Field(
+        default="openai/gpt-oss-20b",
+        validation_alias="LLM_MODEL",
+        description="Model name sent to the endpoint.",
+    )
+    data_dir: Path = Field(
+        default=Path(".berth"), description="Where everything Berth keeps on disk lies."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0: any free one.")
+    runtime: RuntimeChoice = Field(default=RuntimeChoice.AUTO, description="Where containers run.")
+    transport: Transport = Field(
+        default=Transport.SOCKET,
+        description="How workers in Docker containers are reached; tcp where sockets cannot cross.",
+    )
+    agent_image: str | None = Field(
+        default=None, description="Image of the agent container; unset: berth-agent:<version>."
+    )
+    deployment: str = Field(
+        default="default",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="Name that tells this deployment's containers from others on the same engine.",
+    )
+    allow_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="Local directories that repositories may be taken from; ':' between.",
+    )
+    allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Git hosts allowed although they resolve to private addresses; ',' between.",
+    )
+    max_repository_bytes: int = Field(
+        default=2 * GIB, gt=0, description="Largest mirror of a repository on disk."
+    )
+    git_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="Longest time one fetch from a git server may take."
+    )
+    container_memory_bytes: int = Field(
+        default=2 * GIB, ge=64 * MIB, description="Memory limit of a container."
+    )
+    container_cpus: float = Field(default=2.0, gt=0, description="CPU limit of a container.")
+    container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
+    start_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Longest time a container's worker may take to answer."
+    )
+    sandbox_uid: int = Field(
+        default=10001, gt=0, description="User id that sandboxes run under when started by root."
+    )
+    max_running_tasks: int = Field(default=16, ge=1, description="Tasks that run at the same time.")
+    max_steps: int = Field(default=60, ge=1, description="Default and largest budget of steps.")
+    max_tokens: int = Field(
+        default=2_000_000, ge=1, description="Default and largest budget of tokens."
+    )
+    max_seconds: float = Field(
+        default=1_800.0, gt=0, description="Default and largest budget of seconds."
+    )
+    context_tokens: int = Field(
+        default=120_000, ge=2_000, description="Context window of the model, in tokens."
+    )
+    tool_output_chars: int = Field(
+        default=16_000, ge=500, description="Longest tool output handed to the model whole."
+    )
+    model_timeout_seconds: float = Field(
+        default=300.0, gt=0, description="Longest time one model call may take."
+    )
+    max_query_chars: int = Field(default=100_000, ge=1, description="Longest query.")
+    max_body_bytes: int = Field(default=32 * MIB, ge=1024, description="Largest request body.")
+    max_file_bytes: int = Field(default=32 * MIB, ge=1, description="Largest uploaded file.")
+    log_level: str = Field(
+        default="info", pattern=r"^(debug|info|warning|error)$", description="Least level logged."
+    )
+
+    @field_validator("allow_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part).expanduser() for part in value.split(":") if part)
+        return value
+
+    @field_validator("allow_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value

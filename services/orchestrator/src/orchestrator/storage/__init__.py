@@ -1,0 +1,1 @@
+"""Where metadata (Postgres) and objects (files) are kept."""

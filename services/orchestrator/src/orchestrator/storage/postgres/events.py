@@ -1,0 +1,93 @@
+"""The record of what happened in each task, in Postgres."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from orchestrator.domain.events import Event, EventKind, NewEvent
+from orchestrator.errors import StorageFailure
+from orchestrator.storage.postgres.notifications import Notifications
+from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.queries import load_queries
+from orchestrator.storage.postgres.rows import event_from
+from orchestrator.storage.postgres.tasks import unknown_task
+from orchestrator.storage.postgres.text import storable_text
+
+_BATCH = 100
+
+
+class PostgresEventLog:
+    """`ports.EventLog` on a migrated database.
+
+    Every method may raise `DatabaseUnavailable` when Postgres does not answer, or not in time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load_queries()
+        self._notifications = Notifications(database)
+
+    async def append(self, task_id: str, event: NewEvent) -> Event:
+        """Record an event under the task's next number and wake its readers.
+
+        The event is recorded once even if the connection breaks on the way.
+
+        Raises:
+            TaskNotFound: No task has this id.
+            StorageFailure: The task's `finished` event is recorded already.
+        """
+        task_id = storable_text(task_id)
+        append_id = uuid.uuid4()
+        values = (task_id, event.kind.value, event.step, event.data, append_id)
+        try:
+            row = await self._database.row(self._queries.append_event, *values)
+        except asyncpg.UniqueViolationError:
+            row = None
+        # No row, or one too many: an earlier try may have succeeded and lost only its answer.
+        row = row or await self._database.row(self._queries.find_append, task_id, append_id)
+        if row is None:
+            await self._progress(task_id)
+            raise StorageFailure(
+                f"The record of task {task_id!r} is complete: nothing can follow its end."
+            )
+        return event_from(row)
+
+    async def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Events with a number above `after`: those recorded, then new ones as they come.
+
+        Ends after the task's `finished` event, and at once if that is at or before `after`.
+        Gap-free and in order; a slow reader costs no memory and holds up nobody.
+
+        Raises:
+            TaskNotFound: No task has this id; raised at the first iteration.
+        """
+        task_id = storable_text(task_id)
+        async with self._notifications.wakeups(task_id) as wakeup:
+            last = after
+            while True:
+                wakeup.clear()
+                rows = await self._database.rows(self._queries.read_events, task_id, last, _BATCH)
+                for row in rows:
+                    event = event_from(row)
+                    last = event.number
+                    yield event
+                    if event.kind is EventKind.FINISHED:
+                        return
+                if rows:
+                    continue
+                last_event, closed = await self._progress(task_id)
+                if closed and last_event <= last:
+                    return
+                if last_event <= last:
+                    await wakeup.wait()
+
+    async def close(self) -> None:
+        """Let go of the connection that brings the news."""
+        await self._notifications.close()
+
+    async def _progress(self, task_id: str) -> tuple[int, bool]:
+        row = await self._database.row(self._queries.read_progress, task_id)
+        if row is None:
+            raise unknown_task(task_id)
+        return int(row["last_event"]), bool(row["events_closed"])

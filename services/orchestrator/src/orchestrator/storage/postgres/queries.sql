@@ -1,0 +1,114 @@
+-- The statements of the stores. Each may run twice without changing more than once, because a
+-- statement whose answer was lost with its connection is sent again.
+
+-- name: use_workspace
+-- Make sure of a workspace and mark it used; its key for workers is made once and then stays.
+INSERT INTO workspaces (id, key, repositories, worker_key)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (id) DO UPDATE SET last_used_at = clock_timestamp()
+RETURNING worker_key;
+
+-- name: list_workspaces
+-- All workspaces, the latest used first.
+SELECT w.id, w.key, w.repositories, w.created_at, w.last_used_at, count(t.id) AS task_count
+FROM workspaces AS w
+LEFT JOIN tasks AS t ON t.workspace_id = w.id
+GROUP BY w.id
+ORDER BY w.last_used_at DESC, w.id;
+
+-- name: add_task
+-- Record a task as running; a task that is recorded already stays as it is.
+INSERT INTO tasks (id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: finish_task
+-- running -> succeeded, failed or cancelled, with everything known at the end.
+UPDATE tasks
+SET status = $2, stop_reason = $3, answer = $4, diff = $5, changed_files = $6, left_out = $7,
+    steps = $8, notices = $9, prompt_tokens = $10, completion_tokens = $11, model_seconds = $12,
+    tool_seconds = $13, wall_seconds = $14, error_code = $15, error_detail = $16,
+    finished_at = clock_timestamp()
+WHERE id = $1 AND status = 'running';
+
+-- name: get_task
+-- A task with its workspace.
+SELECT t.*, w.key AS workspace_key, w.repositories
+FROM tasks AS t
+JOIN workspaces AS w ON w.id = t.workspace_id
+WHERE t.id = $1;
+
+-- name: fail_unfinished
+-- running -> failed for every task, and a `finished` event for each record that has none (a crash
+-- can fall between a task's ending and that event), so that their readers come to an end. A record
+-- that is complete keeps its number, which the insert then meets and leaves alone.
+WITH failed AS (
+    UPDATE tasks
+    SET status = 'failed', stop_reason = 'error', answer = '', diff = '', changed_files = '{}',
+        left_out = '{}',
+        steps = (SELECT coalesce(max(step), 0) FROM events WHERE task_id = tasks.id),
+        notices = '{}', prompt_tokens = 0, completion_tokens = 0,
+        model_seconds = 0, tool_seconds = 0,
+        wall_seconds = extract(epoch FROM clock_timestamp() - created_at),
+        error_code = $1, error_detail = $2, finished_at = clock_timestamp(),
+        last_event = last_event + CASE WHEN events_closed THEN 0 ELSE 1 END, events_closed = true
+    WHERE status = 'running'
+    RETURNING id, status, stop_reason, changed_files, error_detail, steps, last_event
+), closed AS (
+    UPDATE tasks
+    SET last_event = last_event + 1, events_closed = true
+    WHERE status <> 'running' AND NOT events_closed
+    RETURNING id, status, stop_reason, changed_files, error_detail, steps, last_event
+), added AS (
+    INSERT INTO events (task_id, number, kind, step, data, append_id)
+    SELECT id, last_event, 'finished', steps,
+        jsonb_build_object(
+            'status', status,
+            'stop_reason', stop_reason,
+            'changed_files', changed_files,
+            'error', error_detail
+        ),
+        gen_random_uuid()
+    FROM (SELECT * FROM failed UNION ALL SELECT * FROM closed) AS ended
+    ON CONFLICT DO NOTHING
+    RETURNING pg_notify('berth_events', task_id || ':' || number)
+)
+SELECT (SELECT count(*) FROM failed) AS failed, (SELECT count(*) FROM added) AS closed;
+
+-- name: append_event
+-- Record an event under its task's next number and wake the task's readers. The task's row lock
+-- is held to the end, so numbers have no gap and appear in order. No row if the task is unknown
+-- or its record closed.
+WITH slot AS (
+    UPDATE tasks
+    SET last_event = last_event + 1, events_closed = ($2 = 'finished')
+    WHERE id = $1 AND NOT events_closed
+    RETURNING id, last_event
+), added AS (
+    INSERT INTO events (task_id, number, kind, step, data, append_id)
+    SELECT id, last_event, $2, $3, $4, $5 FROM slot
+    RETURNING task_id, number, kind, step, data, at
+)
+SELECT task_id, number, kind, step, data, at,
+    pg_notify('berth_events', task_id || ':' || number)
+FROM added;
+
+-- name: find_append
+-- The event that an earlier try to append it has recorded.
+SELECT task_id, number, kind, step, data, at
+FROM events
+WHERE task_id = $1 AND append_id = $2;
+
+-- name: read_events
+-- The next events of a task after a number, at most so many.
+SELECT task_id, number, kind, step, data, at
+FROM events
+WHERE task_id = $1 AND number > $2
+ORDER BY number
+LIMIT $3;
+
+-- name: read_progress
+-- How far a task's record has come and whether it is complete.
+SELECT last_event, events_closed
+FROM tasks
+WHERE id = $1;

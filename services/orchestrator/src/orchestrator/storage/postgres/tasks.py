@@ -1,0 +1,98 @@
+"""Tasks and workspaces in Postgres."""
+
+import secrets
+from collections.abc import Sequence
+
+from orchestrator.domain.task import Ending, NewTask, Task
+from orchestrator.domain.workspace import Workspace, WorkspaceRecord
+from orchestrator.errors import TaskNotFound
+from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.queries import load_queries
+from orchestrator.storage.postgres.rows import (
+    ending_values,
+    task_from,
+    task_values,
+    workspace_record_from,
+    workspace_values,
+)
+from orchestrator.storage.postgres.text import storable_text
+
+_KEY_BYTES = 32
+
+
+class PostgresTaskStore:
+    """`ports.TaskStore` on a migrated database.
+
+    Every method may raise `DatabaseUnavailable` when Postgres does not answer, or not in time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load_queries()
+
+    async def add(self, task: NewTask, runtime: str) -> Task:
+        """Record a task as running, and its workspace as used.
+
+        Adding a task that is recorded already changes nothing and returns it as it is.
+        """
+        await self.worker_key(task.workspace)
+        await self._database.rows(self._queries.add_task, *task_values(task, runtime))
+        return await self.get(task.id)
+
+    async def finish(self, task_id: str, ending: Ending) -> Task:
+        """Record how a task ended; the first ending counts, later ones change nothing.
+
+        Raises:
+            TaskNotFound: No task has this id.
+        """
+        await self._database.rows(
+            self._queries.finish_task, storable_text(task_id), *ending_values(ending)
+        )
+        return await self.get(task_id)
+
+    async def get(self, task_id: str) -> Task:
+        """The task.
+
+        Raises:
+            TaskNotFound: No task has this id.
+        """
+        row = await self._database.row(self._queries.get_task, storable_text(task_id))
+        if row is None:
+            raise unknown_task(task_id)
+        return task_from(row)
+
+    async def fail_unfinished(self, error_code: str, detail: str) -> int:
+        """Mark every task still recorded as running as failed; returns how many.
+
+        Records of events that lack their `finished` event get one, so that readers end. Call it
+        only while no task runs.
+        """
+        row = await self._database.row(
+            self._queries.fail_unfinished, storable_text(error_code), storable_text(detail)
+        )
+        return int(row["failed"]) if row else 0
+
+    async def workspaces(self) -> Sequence[WorkspaceRecord]:
+        """All workspaces, the latest used first."""
+        rows = await self._database.rows(self._queries.list_workspaces)
+        return [workspace_record_from(row) for row in rows]
+
+    async def worker_key(self, workspace: Workspace) -> str:
+        """The secret our workers of this workspace are claimed with; made on first use.
+
+        It also marks the workspace as used.
+        """
+        row = await self._database.row(
+            self._queries.use_workspace,
+            *workspace_values(workspace),
+            secrets.token_urlsafe(_KEY_BYTES),
+        )
+        if row is None:
+            raise RuntimeError("use_workspace returns a row by its form")
+        return str(row["worker_key"])
+
+
+def unknown_task(task_id: str) -> TaskNotFound:
+    """The error for an id that no task has."""
+    shown = storable_text(task_id)[:100]
+    return TaskNotFound(f"There is no task {shown!r}: check the id.", task_id=shown)

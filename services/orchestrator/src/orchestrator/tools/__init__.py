@@ -1,0 +1,1 @@
+"""What the model can do: MCP servers, and small wrappers around them."""

@@ -1,0 +1,42 @@
+"""A toolbox that cuts long results for the model and keeps the whole where it can be read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+from orchestrator.domain.conversation import ToolResult, ToolSpec
+from orchestrator.domain.excerpt import excerpt
+from orchestrator.ports import Progress, Toolbox, Worker
+
+
+class KeptOutput:
+    """Wraps a toolbox of one task.
+
+    Args:
+        inner: The toolbox whose results are cut.
+        worker: Keeps the whole results in the task's tree.
+        task_id: The task.
+        limit: Most characters of a result that the model gets.
+    """
+
+    def __init__(self, inner: Toolbox, worker: Worker, task_id: str, limit: int) -> None:
+        self._inner = inner
+        self._worker = worker
+        self._task_id = task_id
+        self._limit = limit
+        self._numbers = count(1)
+
+    async def tools(self) -> Sequence[ToolSpec]:
+        """The inner toolbox's tools."""
+        return await self._inner.tools()
+
+    async def call(
+        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+    ) -> ToolResult:
+        """Call the tool; a long result is cut, and a note in it says where the whole lies."""
+        result = await self._inner.call(name, arguments, progress)
+        if len(result.text) <= self._limit:
+            return result
+        file = f"{next(self._numbers):04}-{name}.txt"
+        path = await self._worker.keep_output(self._task_id, file, result.text)
+        return replace(result, text=excerpt(result.text, self._limit, f"the whole is in {path}"))

@@ -1,0 +1,108 @@
+"""The tools of one MCP server as a `ports.Toolbox`."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import httpx2
+import mcp_types as types
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from orchestrator.domain.conversation import ToolResult, ToolSpec
+from orchestrator.errors import WorkerUnreachable
+from orchestrator.ports import Progress, Toolbox
+
+PROTOCOL = "2026-07-28"
+"""The stateless protocol version: our own servers speak it, so no handshake is needed."""
+
+GONE = frozenset({types.CONNECTION_CLOSED, types.INTERNAL_ERROR})
+T = TypeVar("T")
+
+CALL_SECONDS = 3_700.0
+"""A little above the longest timeout the `bash` tool takes; budgets end a call earlier."""
+
+
+@asynccontextmanager
+async def mcp_toolbox(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Toolbox]:
+    """Connect to the MCP server at `url` for as long as the context lasts.
+
+    Raises:
+        WorkerUnreachable: The connection was lost. The SDK then cancels whatever runs inside the
+            context, so the error appears where the context ends.
+    """
+    transport = streamable_http_client(url, http_client=http, terminate_on_close=False)
+    try:
+        async with Client(transport, mode=PROTOCOL, read_timeout_seconds=CALL_SECONDS) as client:
+            yield McpToolbox(client)
+    except* httpx2.TransportError as lost:
+        raise _gone(type(lost.exceptions[0]).__name__) from lost
+
+
+class McpToolbox:
+    """Lists and calls the tools of a connected server."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def tools(self) -> Sequence[ToolSpec]:
+        """The server's tools, all pages."""
+        found: list[types.Tool] = []
+        cursor: str | None = None
+        while True:
+            page = await _reached(self._client.list_tools(cursor=cursor))
+            found += page.tools
+            cursor = page.next_cursor
+            if cursor is None:
+                return [_spec(tool) for tool in found]
+
+    async def call(
+        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+    ) -> ToolResult:
+        """Call a tool; see `ports.Toolbox.call`."""
+        report = progress
+
+        async def tell(progress: float, total: float | None, message: str | None) -> None:
+            if report is not None and message:
+                await report(message)
+
+        result = await _reached(
+            self._client.call_tool(name, arguments, progress_callback=tell if report else None)
+        )
+        return ToolResult(_text(result), is_error=bool(result.is_error))
+
+
+async def _reached(answer: Awaitable[T]) -> T:
+    """Await an answer; that the server is gone becomes our own error."""
+    try:
+        return await answer
+    except MCPError as error:
+        if error.code in GONE:
+            raise _gone(error.message) from error
+        raise
+
+
+def _gone(why: str) -> WorkerUnreachable:
+    return WorkerUnreachable(
+        f"The container's worker stopped answering ({why}). What it did so far is kept where it "
+        "can be; send the task again."
+    )
+
+
+def _spec(tool: types.Tool) -> ToolSpec:
+    return ToolSpec(tool.name, tool.description or "", json.dumps(tool.input_schema))
+
+
+def _text(result: types.CallToolResult) -> str:
+    """The text a model gets; what is not text is named."""
+    parts = []
+    for block in result.content:
+        if isinstance(block, types.TextContent):
+            parts.append(block.text)
+        elif isinstance(block, types.ImageContent | types.AudioContent):
+            parts.append(f"[{block.type} of type {block.mime_type}, not shown]")
+        else:
+            parts.append(f"[{block.type}, not shown]")
+    return "\n".join(parts)

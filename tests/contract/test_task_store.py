@@ -1,0 +1,211 @@
+"""What every `TaskStore` does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from orchestrator.domain.budget import Budget, StopReason
+from orchestrator.domain.repository import parse_repository_url
+from orchestrator.domain.task import (
+    Ending,
+    InputFile,
+    NewTask,
+    Patch,
+    Receipt,
+    StartPoint,
+    TaskError,
+    TaskStatus,
+)
+from orchestrator.domain.workspace import Workspace, scratch_workspace, workspace_of
+from orchestrator.errors import TaskNotFound
+from orchestrator.ports import TaskStore
+from orchestrator.storage.postgres import Database, PostgresTaskStore
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture(params=["postgres"])
+async def store(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[TaskStore]:
+    database = await Database.open(postgres_url)
+    yield PostgresTaskStore(database)
+    await database.close()
+
+
+def workspace(*urls: str) -> Workspace:
+    return workspace_of([parse_repository_url(url) for url in urls])
+
+
+def new_task(task_id: str = "t1", **changes: object) -> NewTask:
+    values: dict[str, object] = {
+        "id": task_id,
+        "query": "List the files.",
+        "workspace": workspace("https://example.org/a/b", "file:///srv/git/b"),
+        "start": (StartPoint("b", COMMIT, "main"), StartPoint("b-2", COMMIT, "HEAD")),
+        "files": (InputFile("notes.txt", b"text"),),
+        "budget": Budget(5, 3_000_000_000, 1.5),
+    }
+    return NewTask(**(values | changes))  # type: ignore[arg-type]  # field values by name
+
+
+ENDING = Ending(
+    status=TaskStatus.SUCCEEDED,
+    stop_reason=StopReason.ANSWERED,
+    answer="Two files.",
+    patch=Patch("diff --git a/x b/x\n", ("x", "dir/ü"), ("nested",)),
+    steps=4,
+    receipt=Receipt(10, 20, 0.5, 0.25, 1.0),
+    notices=("nested is left out",),
+)
+FAILURE = Ending(
+    status=TaskStatus.FAILED,
+    stop_reason=StopReason.MAX_STEPS,
+    answer="",
+    patch=Patch(),
+    steps=5,
+    receipt=Receipt(),
+    error=TaskError("budget_exhausted", "The task reached its limit."),
+)
+
+
+async def test_an_added_task_runs_and_is_found_again(store: TaskStore) -> None:
+    task = new_task()
+    added = await store.add(task, "sandbox")
+    assert added.status is TaskStatus.RUNNING
+    assert (added.id, added.query, added.runtime) == ("t1", "List the files.", "sandbox")
+    assert added.workspace == task.workspace
+    assert added.start == task.start
+    assert added.budget == task.budget
+    assert added.ending is None
+    assert added.finished_at is None
+    assert abs(added.created_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert await store.get("t1") == added
+
+
+async def test_adding_a_task_again_changes_nothing(store: TaskStore) -> None:
+    await store.add(new_task(), "sandbox")
+    finished = await store.finish("t1", ENDING)
+    assert await store.add(new_task(query="Another."), "docker") == finished
+
+
+@pytest.mark.parametrize("ending", [ENDING, FAILURE])
+async def test_an_ending_is_kept_whole(store: TaskStore, ending: Ending) -> None:
+    added = await store.add(new_task(), "sandbox")
+    finished = await store.finish("t1", ending)
+    assert finished.ending == ending
+    assert finished.status is ending.status
+    assert finished.finished_at is not None
+    assert finished.finished_at >= added.created_at
+    assert await store.get("t1") == finished
+
+
+async def test_the_first_ending_counts(store: TaskStore) -> None:
+    await store.add(new_task(), "sandbox")
+    first = await store.finish("t1", ENDING)
+    assert await store.finish("t1", FAILURE) == first
+
+
+async def test_one_of_several_endings_at_once_counts(store: TaskStore) -> None:
+    await store.add(new_task(), "sandbox")
+    results = await asyncio.gather(
+        *(store.finish("t1", ending) for ending in (ENDING, FAILURE) * 5)
+    )
+    assert len({result.status for result in results}) == 1
+    assert results[0].ending in (ENDING, FAILURE)
+
+
+@pytest.mark.parametrize("task_id", ["nothing", "", "a\x00b", "\ud800", "x" * 10_000])
+async def test_an_unknown_task_is_not_found(store: TaskStore, task_id: str) -> None:
+    with pytest.raises(TaskNotFound):
+        await store.get(task_id)
+    with pytest.raises(TaskNotFound):
+        await store.finish(task_id, ENDING)
+
+
+async def test_unstorable_characters_are_replaced(store: TaskStore) -> None:
+    await store.add(new_task(query="a\x00b\ud83d"), "sandbox")
+    dirty = Ending(
+        status=TaskStatus.FAILED,
+        stop_reason=StopReason.ERROR,
+        answer="\x00answer\udfff",
+        patch=Patch("+\x00", ("caf\udce9",), ("\x00",)),
+        steps=0,
+        receipt=Receipt(),
+        error=TaskError("x", "bad\x00"),
+        notices=("\x00",),
+    )
+    task = await store.finish("t1", dirty)
+    assert task.query == "a\ufffdb\ufffd"
+    assert task.ending is not None
+    assert task.ending.answer == "\ufffdanswer\ufffd"
+    assert task.ending.patch == Patch("+\ufffd", ("caf\ufffd",), ("\ufffd",))
+    assert task.ending.error == TaskError("x", "bad\ufffd")
+    assert task.ending.notices == ("\ufffd",)
+
+
+async def test_a_large_ending_is_kept(store: TaskStore) -> None:
+    await store.add(new_task(query="q" * 100_000), "sandbox")
+    patch = Patch("+line é\n" * 1_000_000, tuple(f"f{i}" for i in range(5_000)))
+    ending = Ending(TaskStatus.SUCCEEDED, StopReason.ANSWERED, "a", patch, 1, Receipt())
+    assert (await store.finish("t1", ending)).ending == ending
+
+
+async def test_unfinished_tasks_are_failed(store: TaskStore) -> None:
+    for number in range(3):
+        await store.add(new_task(f"t{number}"), "sandbox")
+    kept = await store.finish("t0", ENDING)
+    assert await store.fail_unfinished("service_restarted", "Ask again.") == 2
+    assert await store.get("t0") == kept
+    for task_id in ("t1", "t2"):
+        task = await store.get(task_id)
+        assert task.status is TaskStatus.FAILED
+        assert task.ending is not None
+        assert task.ending.stop_reason is StopReason.ERROR
+        assert task.ending.error == TaskError("service_restarted", "Ask again.")
+    assert await store.fail_unfinished("service_restarted", "Ask again.") == 0
+
+
+async def test_workspaces_are_listed_latest_used_first(store: TaskStore) -> None:
+    first, second = workspace("https://example.org/a/b"), workspace("https://example.org/c/d")
+    await store.add(new_task("t1", workspace=first), "sandbox")
+    await store.add(new_task("t2", workspace=second), "sandbox")
+    assert [r.workspace for r in await store.workspaces()] == [second, first]
+    await store.add(new_task("t3", workspace=first), "sandbox")
+    records = await store.workspaces()
+    assert [(r.workspace, r.task_count) for r in records] == [(first, 2), (second, 1)]
+    assert records[0].created_at < records[1].created_at < records[0].last_used_at
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        scratch_workspace("t1"),
+        workspace("https://example.org:8443/a/b.git"),
+        workspace("http://[::1]:3000/a/b", "https://example.org/a/b", "https://example.org/x/B"),
+        workspace("https://example.org/50%2525/b"),
+    ],
+    ids=lambda kept: kept.key,
+)
+async def test_every_form_of_workspace_comes_back_equal(
+    store: TaskStore, kept: Workspace
+) -> None:
+    task = await store.add(new_task(workspace=kept, start=()), "sandbox")
+    assert task.workspace == kept
+    assert [record.workspace for record in await store.workspaces()] == [kept]
+
+
+async def test_a_worker_key_is_made_once(store: TaskStore) -> None:
+    one, other = workspace("https://example.org/a/b"), workspace("https://example.org/c/d")
+    keys = await asyncio.gather(*(store.worker_key(one) for _ in range(20)))
+    assert len(set(keys)) == 1
+    assert len(keys[0]) >= 43
+    assert await store.worker_key(other) != keys[0]
+    await store.add(new_task(workspace=one), "sandbox")
+    assert await store.worker_key(one) == keys[0]
+
+
+async def test_a_worker_key_makes_its_workspace_known(store: TaskStore) -> None:
+    used = scratch_workspace("t9")
+    await store.worker_key(used)
+    records = await store.workspaces()
+    assert [(record.workspace, record.task_count) for record in records] == [(used, 0)]
