@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+
 from orchestrator.storage.postgres import EmbeddedPostgres, migrate
 
 TEMPLATE = "berth_template"

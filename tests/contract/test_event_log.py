@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import pytest
+from pydantic import JsonValue
+
 from orchestrator.domain.budget import Budget, StopReason
 from orchestrator.domain.events import Event, EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Receipt, TaskStatus
@@ -13,7 +14,6 @@ from orchestrator.domain.workspace import scratch_workspace
 from orchestrator.errors import StorageFailure, TaskNotFound
 from orchestrator.ports import EventLog, TaskStore
 from orchestrator.storage.postgres import Database, PostgresEventLog, PostgresTaskStore
-from pydantic import JsonValue
 
 SECONDS = 10.0
 FINISHED = NewEvent(EventKind.FINISHED, 3, {"status": "succeeded"})
@@ -47,16 +47,6 @@ async def add_task(stores: Stores, task_id: str) -> None:
 
 def notice(number: int) -> NewEvent:
     return NewEvent(EventKind.NOTICE, 0, {"n": number})
-
-
-async def take(events: AsyncIterator[Event], count: int) -> list[Event]:
-    taken = []
-    async with asyncio.timeout(SECONDS), aclosing(events) as following:  # type: ignore[type-var]
-        async for event in following:
-            taken.append(event)
-            if len(taken) == count:
-                break
-    return taken
 
 
 async def take_all(events: AsyncIterator[Event]) -> list[Event]:

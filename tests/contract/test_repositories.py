@@ -5,6 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.repositories import (
+    BINARY,
+    SourceRepository,
+    bare_copy,
+    empty_repository,
+    git,
+    new_repository,
+    sample_repository,
+)
 
 from orchestrator.domain.repository import RepositoryUrl, parse_repository_url
 from orchestrator.domain.task import StartPoint
@@ -17,15 +26,6 @@ from orchestrator.errors import (
 )
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.ports import Repositories
-from tests.support.repositories import (
-    BINARY,
-    SourceRepository,
-    bare_copy,
-    empty_repository,
-    git,
-    new_repository,
-    sample_repository,
-)
 
 MAX_FILE_BYTES = 10_000
 Build = Callable[[Path, Path], Repositories]
@@ -58,7 +58,7 @@ class Receiver:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         git(path, "init", "--quiet", "--bare", "--initial-branch=main")
 
     async def take(self, repositories: Repositories, url: RepositoryUrl, start: StartPoint) -> int:
@@ -68,15 +68,12 @@ class Receiver:
             return 0
         file = self.path / "incoming.bundle"
         file.write_bytes(b"".join([chunk async for chunk in chunks]))
-        git(
-            self.path,
-            "fetch",
-            "--quiet",
-            str(file),
-            "+refs/heads/*:refs/remotes/origin/*",
-            "+refs/tags/*:refs/tags/*",
-            "+refs/berth/*:refs/berth/*",
-        )
+        # Only what mirrors the remote's branches is pruned; tags may be the worker's own.
+        for refspecs in (
+            ("--prune", str(file), "+refs/heads/*:refs/remotes/origin/*"),
+            (str(file), "+refs/tags/*:refs/tags/*", "+refs/berth/*:refs/berth/*"),
+        ):
+            git(self.path, "fetch", "--quiet", "--no-tags", *refspecs)
         return file.stat().st_size
 
     @property
@@ -200,8 +197,10 @@ async def test_unknown_names_are_named(
 
 @pytest.mark.parametrize(
     "ref",
-    ["", "-x", "--upload-pack=x", "a b", "a\nb", "a..b", "a~1", "main^", "a:b", "@{-1}", "x.lock"]
-    + ["/a", "a/", "a//b", ".a", "a/.b", "a.", "a\\b", "a*", "@", "\ud800", "x" * 300],
+    [
+        *("", "-x", "--upload-pack=x", "a b", "a\nb", "a..b", "a~1", "main^", "a:b", "@{-1}", "@"),
+        *("/a", "a/", "a//b", ".a", "a/.b", "a.", "x.lock", "a\\b", "a*", "\ud800", "x" * 300),
+    ],
 )
 async def test_malformed_names_never_reach_git(
     repositories: Repositories, source: SourceRepository, ref: str
@@ -317,6 +316,7 @@ async def test_forced_pushes_and_deletions_arrive(
     await receiver.take(repositories, url, start)
     assert receiver.has(rewritten)
     assert receiver.ref("refs/remotes/origin/main") == rewritten
+    assert receiver.ref("refs/remotes/origin/feature/below") == first.commit
     for gone in ("feature", "light"):
         with pytest.raises(UnknownRef):
             await repositories.start_point(url, "sample", gone)
@@ -335,7 +335,9 @@ async def test_unrelated_and_malformed_haves_are_ignored(
     chunks = await repositories.bundle(url, start, have)
     assert chunks is not None
     bundle = b"".join([chunk async for chunk in chunks])
-    assert b"\n-" not in bundle.partition(b"\n\n")[0]
+    (tmp_path / "bundle").write_bytes(bundle)
+    git(tmp_path, "clone", "--quiet", "--bare", "bundle", "clone")
+    assert Receiver(tmp_path / "clone").has(start.commit)
 
 
 async def test_a_bundle_needs_a_commit_that_was_fetched(
@@ -361,8 +363,10 @@ async def test_files_are_read_at_a_commit(
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "src", "src/", "link", "nothing", "../README.md", "./README.md", "/README.md"]
-    + ["README.md/x", "*.md", ":(glob)*", ":/README.md", "-r", "a\0b", "a\nb", "\ud800"],
+    [
+        *("", "/", "src", "src/", "link", "nothing", "../README.md", "./README.md", "/README.md"),
+        *("README.md/x", "*.md", ":(glob)*", ":/README.md", "-r", "a\0b", "a\nb", "\ud800"),
+    ],
 )
 async def test_what_is_no_file_reads_as_none(
     repositories: Repositories, source: SourceRepository, path: str

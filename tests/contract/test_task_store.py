@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from orchestrator.domain.budget import Budget, StopReason
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import (
@@ -186,9 +187,7 @@ async def test_workspaces_are_listed_latest_used_first(store: TaskStore) -> None
     ],
     ids=lambda kept: kept.key,
 )
-async def test_every_form_of_workspace_comes_back_equal(
-    store: TaskStore, kept: Workspace
-) -> None:
+async def test_every_form_of_workspace_comes_back_equal(store: TaskStore, kept: Workspace) -> None:
     task = await store.add(new_task(workspace=kept, start=()), "sandbox")
     assert task.workspace == kept
     assert [record.workspace for record in await store.workspaces()] == [kept]

@@ -3,6 +3,7 @@
 import codecs
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from mcp.server.mcpserver.exceptions import ToolError
@@ -14,6 +15,9 @@ INLINE_LIMIT = 64 * 1024
 
 LOG_LIMIT = 64 * 1024 * 1024
 """Most bytes of one stream that are kept in a log file."""
+
+LOGS_KEPT = 32
+"""Most log files below one root; the oldest give way."""
 
 LOG_DIRECTORY = ".berth/outputs"
 
@@ -57,6 +61,7 @@ class LogFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with explained(self.path):
                 descriptor = os.open(spot.name, flags, 0o644, dir_fd=spot.parent)
+                _drop_oldest(spot.parent)
         _hide_from_git(self._root)
         return descriptor
 
@@ -125,6 +130,23 @@ def _cut_head(data: bytes) -> bytes:
 def _cut_tail(data: bytes) -> bytes:
     """Drop an incomplete UTF-8 sequence at the start: at most three continuation bytes."""
     return data[:3].lstrip(_CONTINUATION) + data[3:]
+
+
+def _drop_oldest(parent: int) -> None:
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        # The directory is the model's to change, so entries may be anything and vanish any time.
+        with os.scandir(directory) as entries:
+            logs = [
+                (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+            ]
+        for _, name in sorted(logs)[:-LOGS_KEPT]:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def _hide_from_git(root: Path) -> None:

@@ -39,8 +39,14 @@ class Change:
 
 
 def apply_patch(
-    input: Annotated[  # noqa: A002 the name that models were trained to use
-        str, Field(min_length=1, description="The patch, from *** Begin Patch to *** End Patch.")
+    text: Annotated[
+        str,
+        Field(
+            # The name that models were trained to use.
+            validation_alias="input",
+            min_length=1,
+            description="The patch, from *** Begin Patch to *** End Patch.",
+        ),
     ],
 ) -> str:
     """Add, change, move or delete text files with one patch, all of it or nothing.
@@ -53,7 +59,7 @@ def apply_patch(
     """
     root = current_root()
     try:
-        changes = plan(root, v4a.parse(input))
+        changes = plan(root, v4a.parse(text))
     except v4a.PatchError as error:
         raise ToolError(f"{error}\nNo file was changed.") from error
     apply(root, changes)

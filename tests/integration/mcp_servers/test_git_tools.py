@@ -113,13 +113,7 @@ async def test_values_cannot_become_options(
     before = sorted(path.name for path in repo.iterdir())
     async with tools() as client:
         await client.refusal(tool, repo_path="repo", **arguments)
-        assert (
-            "No commits"
-            in await client.text(
-                "git_log", repo_path="repo", start_timestamp="--output=x 2099-01-01"
-            )
-            or not (repo / "x 2099-01-01").exists()
-        )
+        await client.text("git_log", repo_path="repo", start_timestamp="--output=x")
     assert sorted(path.name for path in repo.iterdir()) == before
     assert git(repo, "branch") == "* main\n"
 

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -207,6 +208,20 @@ async def test_refuses_commands_that_cannot_be_passed_on(tools: Connect) -> None
     async with tools() as client:
         assert "null character" in await client.refusal("bash", command="echo \0")
         assert "write it to a file" in await client.refusal("bash", command=":" * 200_000)
+
+
+async def test_works_where_processes_have_no_descriptors(
+    tools: Connect, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    async with tools() as client:
+        assert (await run(client, "echo a; exit 3"))["exit_code"] == 3
+        result = await run(client, "echo $$ > pid; exec sleep 1000", timeout=0.3)
+        assert result["timed_out"]
+    assert not is_running(int((root / "pid").read_text()))
 
 
 async def test_many_at_once(tools: Connect) -> None:

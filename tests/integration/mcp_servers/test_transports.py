@@ -46,6 +46,17 @@ SERVERS = {
         "git_branch",
     },
 }
+PARAMETERS = {
+    "bash": {"command", "timeout", "workdir"},
+    "apply_patch": {"input"},
+    "read_text_file": {"path", "head", "tail"},
+    "edit_file": {"path", "edits", "dryRun"},
+    "list_directory_with_sizes": {"path", "sortBy"},
+    "directory_tree": {"path", "excludePatterns"},
+    "search_files": {"path", "pattern", "excludePatterns"},
+    "git_log": {"repo_path", "max_count", "start_timestamp", "end_timestamp"},
+    "git_branch": {"repo_path", "branch_type", "contains", "not_contains"},
+}
 FIRST_CALL: dict[str, tuple[str, dict[str, Any], str]] = {
     "shell": ("bash", {"command": "echo hi"}, r"^exit code: 0\nstdout:\nhi$"),
     "patch": (
@@ -74,6 +85,7 @@ async def test_serves_its_tools_over_stdio(
             assert tool.annotations is not None
             assert tool.annotations.read_only_hint is not None
             properties = tool.input_schema.get("properties", {})
+            assert set(properties) == PARAMETERS.get(tool.name, set(properties))
             assert all(field.get("description") for field in properties.values()), tool.name
         name, arguments, expected = FIRST_CALL[module]
         result = await tools.call(name, **arguments)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_servers.capture import INLINE_LIMIT, Capture, LogFile
+from mcp_servers.capture import INLINE_LIMIT, LOGS_KEPT, Capture, LogFile
 
 
 def test_short_streams_are_whole() -> None:
@@ -69,6 +69,17 @@ def test_the_log_stops_at_its_limit(tmp_path: Path) -> None:
     assert (tmp_path / log.path).stat().st_size == 100_001
     assert "the first 100001 bytes are in .berth/outputs/" in capture.text()
     assert "the rest is lost" in capture.text()
+
+
+def test_the_oldest_logs_give_way(tmp_path: Path) -> None:
+    paths = []
+    for number in range(LOGS_KEPT + 5):
+        log = LogFile(tmp_path, "stdout")
+        log.write(b"x")
+        log.close()
+        os.utime(tmp_path / log.path, (number, number))
+        paths.append(tmp_path / log.path)
+    assert [path.exists() for path in paths] == [False] * 5 + [True] * LOGS_KEPT
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

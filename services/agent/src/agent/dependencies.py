@@ -14,12 +14,13 @@ SHOWN = 400
 
 @dataclass(frozen=True, slots=True)
 class Installer:
-    """A way to install dependencies: recognised by a file, run by a program.
+    """A way to install dependencies: recognised by a file, done by a package manager.
 
-    `ignored` names directories it makes in the tree; they are kept out of the patch.
+    `program` is what must be installed for it; `ignored` names directories it makes in the tree; they are kept out of the patch.
     """
 
     file: str
+    manager: str
     program: str
     command: tuple[str, ...]
     ignored: tuple[str, ...] = ()
@@ -28,27 +29,29 @@ class Installer:
 # In each group the first whose file is there wins.
 INSTALLERS: tuple[tuple[Installer, ...], ...] = (
     (
-        Installer("uv.lock", "uv", ("uv", "sync", "--frozen"), (".venv",)),
+        Installer("uv.lock", "uv", "uv", ("uv", "sync", "--frozen"), (".venv",)),
         Installer(
             "requirements.txt",
+            "pip",
             "python3",
             ("sh", "-c", "python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt"),
             (".venv",),
         ),
         Installer(
             "pyproject.toml",
+            "pip",
             "python3",
             ("sh", "-c", "python3 -m venv .venv && .venv/bin/pip install -q -e ."),
             (".venv",),
         ),
     ),
     (
-        Installer("package-lock.json", "npm", ("npm", "ci", "--no-audit"), ("node_modules",)),
-        Installer("package.json", "npm", ("npm", "install", "--no-audit"), ("node_modules",)),
+        Installer("package-lock.json", "npm", "npm", ("npm", "ci", "--no-audit"), ("node_modules",)),
+        Installer("package.json", "npm", "npm", ("npm", "install", "--no-audit"), ("node_modules",)),
     ),
-    (Installer("Cargo.toml", "cargo", ("cargo", "fetch"), ()),),
-    (Installer("go.mod", "go", ("go", "mod", "download"), ()),),
-    (Installer("pom.xml", "mvn", ("mvn", "-q", "-B", "dependency:go-offline"), ()),),
+    (Installer("Cargo.toml", "cargo", "cargo", ("cargo", "fetch"), ()),),
+    (Installer("go.mod", "go", "go", ("go", "mod", "download"), ()),),
+    (Installer("pom.xml", "maven", "mvn", ("mvn", "-q", "-B", "dependency:go-offline"), ()),),
 )
 
 

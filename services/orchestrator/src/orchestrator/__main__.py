@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="up", description="Run Berth in the foreground. Settings: see .env.example."
     )
     parser.add_argument("--port", type=int, help="port of the API on loopback (default: 8080)")
-    parser.add_argument("--data", type=Path, help="where all state is kept (default: .berth)")
+    parser.add_argument("--data", type=Path, help="where all state is kept (default: BERTH_DATA_DIR)")
     parser.add_argument(
         "--runtime", choices=[each.value for each in RuntimeChoice], help="where containers run"
     )

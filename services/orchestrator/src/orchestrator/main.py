@@ -52,7 +52,8 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         BerthError: A part cannot start; the sentence says what to do.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # Passable, because the database and the sandboxes of root run under other users.
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
     async with AsyncExitStack() as stack:
         tasks, events, model_info, runtime = await _start_parts(settings, stack)
         info = await runtime.info()

@@ -1,5 +1,7 @@
 """Settings: environment variables, with defaults that run everything on one machine."""
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +26,14 @@ class Transport(StrEnum):
 
     SOCKET = "socket"
     TCP = "tcp"
+
+
+def default_data_dir(environment: Mapping[str, str], user_id: int) -> Path:
+    """The customary place for a service's state: the system's for root, else the user's own."""
+    if user_id == 0:
+        return Path("/var/lib/berth")
+    state = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "berth"
 
 
 class Settings(BaseSettings):
@@ -55,7 +65,11 @@ class Settings(BaseSettings):
         description="Model name sent to the endpoint.",
     )
     data_dir: Path = Field(
-        default=Path(".berth"), description="Where everything Berth keeps on disk lies."
+        default_factory=lambda: default_data_dir(os.environ, os.geteuid()),
+        description=(
+            "Where everything Berth keeps on disk lies; unset: /var/lib/berth for root, "
+            "~/.local/state/berth for others."
+        ),
     )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0: any free one.")

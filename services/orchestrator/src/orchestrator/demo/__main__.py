@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = make_screen(as_json=given.json)
     # Its own directory: the demo leaves nothing behind and disturbs no running service.
     with tempfile.TemporaryDirectory(prefix="berth-demo-") as directory:
-        demo = Demo(given.repo, given.query, given.runtime, Path(directory))
+        demo = Demo(given.repo, given.query, given.runtime, Path(directory) / "data")
+        Path(directory).chmod(0o711)  # for the database and the sandboxes of root, see `main`
         return _run(demo, screen)
 
 

@@ -1,8 +1,13 @@
 """Git bundles of a mirror, as a stream.
 
 `git bundle create` leaves out every reference whose commit the receiver has already, so that a
-branch that was moved back or newly made on an old commit would never arrive. The format is a
-short list of names before a pack; writing it here keeps every name in.
+branch that was moved back or newly made on an old commit would never arrive, and a receiver that
+prunes would delete it. The format is a short list of names before a pack; writing it here keeps
+every name in.
+
+The list of commits that the receiver must have is left empty: git demands that its references
+still lead to them, which a deleted branch breaks although the objects are there. After unpacking
+git checks anyway that nothing is missing.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -13,8 +18,8 @@ from orchestrator.gateway.mirror import Mirror
 from orchestrator.gateway.refs import PINNED, Ref
 
 
-def header(refs: Mapping[str, Ref], commit: str, have: Iterable[str]) -> bytes:
-    """The bundle up to its pack: commits it builds on, then names and their objects.
+def header(refs: Mapping[str, Ref], commit: str) -> bytes:
+    """The bundle up to its pack: names and their objects.
 
     `commit` gets a name of its own unless a branch or tag is at it.
     """
@@ -22,7 +27,6 @@ def header(refs: Mapping[str, Ref], commit: str, have: Iterable[str]) -> bytes:
     if commit not in names.values():
         names[PINNED + commit] = commit
     lines = ["# v2 git bundle"]
-    lines += [f"-{basis} " for basis in sorted(have)]
     lines += [f"{target} {name}" for name, target in sorted(names.items())]
     return ("\n".join(lines) + "\n\n").encode(errors="surrogateescape")
 
@@ -35,9 +39,8 @@ async def stream_bundle(
     Raises:
         StorageFailure: The mirror is damaged.
     """
-    basis = sorted(have)
-    yield header(refs, commit, basis)
-    wanted = [commit, *(ref.target for ref in refs.values()), *(f"^{name}" for name in basis)]
+    yield header(refs, commit)
+    wanted = [commit, *(ref.target for ref in refs.values()), *(f"^{name}" for name in have)]
     arguments = ("pack-objects", "--revs", "--stdout", "--thin", "--delta-base-offset", "-q")
     async with git.stream(
         *arguments, directory=mirror.directory, stdin=("\n".join(wanted) + "\n").encode()

@@ -140,6 +140,8 @@ def failure(outcome: GitOutcome, url: RepositoryUrl) -> BerthError:
     if outcome.ended is Ended.TOO_MUCH_OUTPUT:
         return RepositoryTooLarge("The repository lists more references than Berth takes.")
     said = _NOT_GITS.sub("", outcome.stderr)
+    if outcome.ended is Ended.TOO_MUCH_MEMORY:
+        return RepositoryTooLarge("The repository takes more memory to read than Berth allows.")
     rule = next((rule for rule in _RULES if rule.pattern.search(said)), _OTHERWISE)
     detail = rule.sentence.format(host=host, url=url, excerpt=excerpt(outcome.stderr))
     return rule.error(detail, host=url.host or None)

@@ -1,21 +1,25 @@
-"""Runs git on repositories nobody vouches for: clean environment, bounded in time and output."""
+"""Runs git on repositories nobody vouches for: clean environment, bounded time, output, memory."""
 
 import asyncio
 import contextlib
 import os
 import re
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import ConfigurationError
 
 MIB = 1024**2
+GIB = 1024**3
 STDERR_KEPT = 16 * 1024
 CHUNK = 256 * 1024
 VERSION_SECONDS = 30.0
+WATCH_SECONDS = 0.1
 
 # curl's host pinning came to git with 2.37; without it a name could be resolved a second time.
 PINNING_VERSION = (2, 37)
@@ -77,12 +81,17 @@ _CONFIG = """\
 """
 
 
+Guard = Callable[[], Coroutine[None, None, None]]
+"""Runs beside git and returns when git has to be stopped."""
+
+
 class Ended(StrEnum):
     """How a git process came to its end."""
 
     EXITED = "exited"
     TIMED_OUT = "timed_out"
     TOO_MUCH_OUTPUT = "too_much_output"
+    TOO_MUCH_MEMORY = "too_much_memory"
     STOPPED = "stopped"
 
 
@@ -108,11 +117,17 @@ class Git:
         directory: Holds git's configuration and its empty home; made on first use.
         environment: Where certificate settings are taken from; everything else in it is ignored.
         executable: The git program.
+        max_memory_bytes: Most memory of their own that one command's processes may hold.
     """
 
     def __init__(
-        self, directory: Path, environment: Mapping[str, str], executable: str = "git"
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        executable: str = "git",
+        max_memory_bytes: int = GIB,
     ) -> None:
+        self._max_memory = max_memory_bytes
         directory = directory.absolute()
         self._home = directory / "home"
         self._config = directory / "config"
@@ -153,7 +168,7 @@ class Git:
         protocol: str = "",
         stdin: bytes = b"",
         max_output: int = MIB,
-        until: Callable[[], Coroutine[None, None, None]] | None = None,
+        until: Guard | None = None,
     ) -> GitOutcome:
         """Run one git command to its end.
 
@@ -169,7 +184,10 @@ class Git:
         await self.version()
         process = await self._start(arguments, directory, protocol)
         exchange = _exchange(process, stdin, max_output)
-        return await _supervised(process, exchange, timeout_seconds, until)
+        guards = {Ended.TOO_MUCH_MEMORY: partial(_hungry, process.pid, self._max_memory)}
+        if until is not None:
+            guards[Ended.STOPPED] = until
+        return await _supervised(process, exchange, timeout_seconds, guards)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -206,7 +224,7 @@ class Git:
 
     async def _ask_version(self) -> tuple[int, int]:
         process = await self._start(("version",), None, "")
-        outcome = await _supervised(process, _exchange(process, b"", MIB), VERSION_SECONDS, None)
+        outcome = await _supervised(process, _exchange(process, b"", MIB), VERSION_SECONDS, {})
         found = re.search(rb"(\d+)\.(\d+)", outcome.stdout)
         if found is None:
             raise ConfigurationError("git does not tell its version: install git 2.37 or newer.")
@@ -254,25 +272,52 @@ async def _supervised(
     process: asyncio.subprocess.Process,
     exchange: Coroutine[None, None, GitOutcome],
     timeout_seconds: float,
-    until: Callable[[], Coroutine[None, None, None]] | None,
+    guards: Mapping[Ended, Guard],
 ) -> GitOutcome:
-    """What the exchange yields, unless time runs out or `until` returns before that."""
+    """What the exchange yields, unless time runs out or a guard returns before that."""
     outcome = asyncio.create_task(exchange)
-    guard = None if until is None else asyncio.create_task(until())
-    waited = {outcome} if guard is None else {outcome, guard}
+    watching = {asyncio.create_task(guard()): ended for ended, guard in guards.items()}
+    waited = {outcome, *watching}
     try:
         await asyncio.wait(waited, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         if outcome.done():
             return await outcome
-        if guard is not None and guard.done():
-            await guard
-            return GitOutcome(Ended.STOPPED, -1, b"", "")
+        for task, ended in watching.items():
+            if task.done():
+                await task
+                return GitOutcome(ended, -1, b"", "")
         return GitOutcome(Ended.TIMED_OUT, -1, b"", "")
     finally:
-        for task in waited:
-            task.cancel()
+        for waiting in waited:
+            waiting.cancel()
         await _end(process)
         await asyncio.gather(*waited, return_exceptions=True)
+
+
+async def _hungry(pid: int, limit: int) -> None:
+    """Return once the process and what it started hold more than `limit` bytes of memory.
+
+    git keeps a whole list of references in memory before it prints any, so that a server which
+    never ends its list would fill the machine.
+    """
+    held = 0
+    while held <= limit:
+        await asyncio.sleep(WATCH_SECONDS)
+        held = memory_of(pid)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of its own that a process and its descendants hold; 0 where there is no `/proc`."""
+    held, waiting = 0, [pid]
+    while waiting:
+        process = Path(f"/proc/{waiting.pop()}")
+        # Processes end while they are counted.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            _, resident, shared = (process / "statm").read_text().split()[:3]
+            held += (int(resident) - int(shared)) * resource.getpagesize()
+            children = (process / "task" / process.name / "children").read_text()
+            waiting.extend(int(child) for child in children.split())
+    return held
 
 
 async def _exchange(

@@ -18,7 +18,7 @@ from orchestrator.errors import (
 )
 from orchestrator.gateway.address import AddressPolicy, Remote, Resolver, resolve
 from orchestrator.gateway.bundle import stream_bundle
-from orchestrator.gateway.git_command import PINNING_VERSION, Git
+from orchestrator.gateway.git_command import GIB, MIB, PINNING_VERSION, Git
 from orchestrator.gateway.mirror import LOCAL_SECONDS, NEW_SUFFIX, Mirror
 from orchestrator.gateway.refs import (
     BRANCHES,
@@ -44,6 +44,7 @@ class GitRepositories:
         max_repository_bytes: Most that a mirror may take on disk.
         timeout_seconds: Longest time one exchange with a git server may take.
         max_file_bytes: Largest file that `read_file` returns.
+        max_memory_bytes: Most memory that one git command may hold.
         resolver: Maps host names to addresses.
         environment: Where PATH and certificate settings are taken from; the process's own if None.
     """
@@ -57,11 +58,16 @@ class GitRepositories:
         max_repository_bytes: int,
         timeout_seconds: float,
         max_file_bytes: int,
+        max_memory_bytes: int = GIB,
         resolver: Resolver = resolve,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._root = data_dir.absolute() / "mirrors"
-        self._git = Git(data_dir / "git", os.environ if environment is None else environment)
+        self._git = Git(
+            data_dir / "git",
+            os.environ if environment is None else environment,
+            max_memory_bytes=max_memory_bytes,
+        )
         self._policy = AddressPolicy(allow_paths, allow_hosts, resolver)
         self._max_repository_bytes = max_repository_bytes
         self._timeout = timeout_seconds
@@ -193,7 +199,7 @@ class GitRepositories:
             directory=mirror.directory,
             stdin=stdin.encode(),
             timeout_seconds=LOCAL_SECONDS,
-            max_output=max(self._max_file_bytes, 1024**2),
+            max_output=max(self._max_file_bytes, MIB),
         )
         if not outcome.ok:
             raise StorageFailure(

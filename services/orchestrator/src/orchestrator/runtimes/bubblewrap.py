@@ -15,6 +15,7 @@ from orchestrator.runtimes.sandbox_command import (
 from orchestrator.runtimes.system_tree import system_links, system_mounts
 
 PROBE_SECONDS = 10.0
+KERNEL_COUNTS_BY_NAMESPACE = (5, 14, 0)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKAGES = {"bwrap": "bubblewrap", "setsid": "util-linux", "unshare": "util-linux"}
 _ROOT_PACKAGES = {"setpriv": "util-linux"}
@@ -44,7 +45,7 @@ def missing_program(*, as_root: bool) -> str | None:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """The version in the output of `bwrap --version`; () if there is none."""
+    """The first version number in a text, as three integers; () if there is none."""
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return () if found is None else tuple(int(part or 0) for part in found.groups())
 
@@ -70,6 +71,15 @@ def explain_failure(output: str, sysctl: Path = Path("/proc/sys")) -> str:
         f"bubblewrap cannot make a sandbox here ({said}). Inside a container, that container "
         "must allow namespaces (seccomp, AppArmor, CAP_SYS_ADMIN for root)."
     )
+
+
+def counts_processes_by_namespace(release: str) -> bool:
+    """True if the resource limit on processes counts those of one user namespace (Linux 5.14).
+
+    Args:
+        release: The kernel's release, as `uname -r` prints it.
+    """
+    return parse_version(release) >= KERNEL_COUNTS_BY_NAMESPACE
 
 
 async def installed_version() -> tuple[int, ...]:
@@ -100,6 +110,7 @@ async def sandbox_problem(uid: int) -> str | None:
         links=system_links(),
         environment={"PATH": SEARCH_PATH},
         command=("true",),
+        directory="/",
         temporary_bytes=2**20,
         bwrap_version=version,
     )

@@ -186,7 +186,7 @@ class Inspected(BaseModel):
             name,
             status=self.state.status,
             labels=self.labels,
-            created=self.created,
+            created=self.created.replace(microsecond=0),  # as exact as in the list
             socket=socket,
             port=port,
         )

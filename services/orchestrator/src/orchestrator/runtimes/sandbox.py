@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +18,11 @@ from orchestrator.domain.container import (
 )
 from orchestrator.errors import ContainerNotFound, RuntimeUnavailable
 from orchestrator.ports import RuntimeInfo
-from orchestrator.runtimes.bubblewrap import installed_version, sandbox_problem
+from orchestrator.runtimes.bubblewrap import (
+    counts_processes_by_namespace,
+    installed_version,
+    sandbox_problem,
+)
 from orchestrator.runtimes.cgroups import CONTROLLERS, Cgroups
 from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment, fingerprint
 from orchestrator.runtimes.interpreter import find_interpreter
@@ -32,12 +37,14 @@ from orchestrator.runtimes.readiness import (
 from orchestrator.runtimes.sandbox_launcher import Places, SandboxLauncher
 from orchestrator.runtimes.sandbox_record import SandboxRecord
 from orchestrator.runtimes.sandbox_store import SandboxStore
+from orchestrator.runtimes.seccomp import filter_program
 from orchestrator.runtimes.socket_directory import SocketDirectories
 from orchestrator.runtimes.system_tree import write_made_files
 
 NAME = "sandbox"
 FAILURE_LOG_LINES = 20
 STOP_SECONDS = 2.0
+ALWAYS_ENFORCED = ("files", "processes", "network", "user", "capabilities", "open files")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -133,13 +140,16 @@ class SandboxRuntime:
 
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
-        _, controllers = await self._prepare()
-        enforced = ["files", "processes", "network", "user", "capabilities", "open files"]
+        launcher, controllers = await self._prepare()
+        limits = {controller: controller in controllers for controller in CONTROLLERS}
+        limits["pids"] |= launcher.limit_processes
+        limits["seccomp"] = launcher.system_calls is not None
+        limits["disk"] = False
         return RuntimeInfo(
             name=NAME,
             reason=self._reason,
-            enforced=(*enforced, *(c for c in CONTROLLERS if c in controllers)),
-            not_enforced=(*(c for c in CONTROLLERS if c not in controllers), "disk", "seccomp"),
+            enforced=(*ALWAYS_ENFORCED, *(limit for limit, holds in limits.items() if holds)),
+            not_enforced=tuple(limit for limit, holds in limits.items() if not holds),
         )
 
     async def close(self) -> None:
@@ -157,10 +167,10 @@ class SandboxRuntime:
                 if problem is not None:
                     raise RuntimeUnavailable(problem)
                 self._controllers = await asyncio.to_thread(self._cgroups.usable)
-                self._launcher = await self._make_launcher()
+                self._launcher = await self._make_launcher(self._controllers)
             return self._launcher, self._controllers
 
-    async def _make_launcher(self) -> SandboxLauncher:
+    async def _make_launcher(self, controllers: frozenset[str]) -> SandboxLauncher:
         as_root = os.geteuid() == 0
         interpreter = find_interpreter()
         self._code = await asyncio.to_thread(interpreter.digest_facts)
@@ -176,6 +186,9 @@ class SandboxRuntime:
             command=tuple(command),
             etc=etc,
             bwrap_version=await installed_version(),
+            system_calls=filter_program(platform.machine()),
+            limit_processes="pids" not in controllers
+            and counts_processes_by_namespace(platform.release()),
         )
 
     def _fingerprint(self, spec: ContainerSpec) -> str:

@@ -56,7 +56,8 @@ class Mount:
 class Box:
     """What one sandbox is made of.
 
-    `links` are pairs of target and path, `temporary_bytes` is the size of each of its tmpfs.
+    `links` are pairs of target and path, the command starts in `directory`, `temporary_bytes` is
+    the size of each of its tmpfs.
     `bwrap_version` decides which options can be given.
     """
 
@@ -66,6 +67,7 @@ class Box:
     links: tuple[tuple[str, str], ...]
     environment: Mapping[str, str]
     command: tuple[str, ...]
+    directory: str
     temporary_bytes: int
     bwrap_version: tuple[int, ...]
     info_fd: int | None = None
@@ -98,7 +100,7 @@ def bwrap_argv(box: Box) -> list[str]:
     argv += ["--dir", HOME_INSIDE, "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108
     for mount in box.mounts:
         argv += [_mount_option(mount), mount.source, mount.target]
-    argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", box.directory]
     if box.info_fd is not None:
         argv += ["--info-fd", str(box.info_fd)]
     if box.seccomp_fd is not None:
@@ -106,9 +108,18 @@ def bwrap_argv(box: Box) -> list[str]:
     return [*argv, "--", *box.command]
 
 
-def released_command(command: Sequence[str]) -> tuple[str, ...]:
-    """The command, started inside once a line arrives on its standard input."""
-    return ("/bin/sh", "-c", _WAIT_FOR_RELEASE, "sh", *command)
+def released_command(command: Sequence[str], max_processes: int | None) -> tuple[str, ...]:
+    """The command, started inside once a line arrives on its standard input.
+
+    Args:
+        command: What is to run.
+        max_processes: Limit to set as a resource limit, or None if a control group has it. Since
+            Linux 5.14 it counts the processes of one user namespace.
+    """
+    limited = (
+        command if max_processes is None else ("prlimit", f"--nproc={max_processes}", *command)
+    )
+    return ("/bin/sh", "-c", _WAIT_FOR_RELEASE, "sh", *limited)
 
 
 def stage_path(name: str) -> str:

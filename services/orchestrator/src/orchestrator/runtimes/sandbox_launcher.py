@@ -53,6 +53,9 @@ class SandboxLauncher:
         command: What runs inside.
         etc: Directory with the made files of /etc.
         bwrap_version: The installed bubblewrap.
+        system_calls: Filter program for system calls, or None for no filter.
+        limit_processes: True if the number of processes is to be a resource limit, since there is
+            no control group for it.
     """
 
     drop_to: int | None
@@ -60,6 +63,8 @@ class SandboxLauncher:
     command: tuple[str, ...]
     etc: Path
     bwrap_version: tuple[int, ...]
+    system_calls: bytes | None
+    limit_processes: bool
 
     async def start(
         self,
@@ -78,13 +83,17 @@ class SandboxLauncher:
         """
         info_read, info_write = os.pipe()
         release_read, release_write = os.pipe()
+        inherited = [release_read, info_write]
         try:
-            argv = self._argv(places, limits, groups, info_write)
             try:
-                await _spawn(argv, stdin=release_read, keep=(info_write,))
+                seccomp_fd = self._seccomp_pipe()
+                if seccomp_fd is not None:
+                    inherited.append(seccomp_fd)
+                argv = self._argv(places, limits, groups, info_write, seccomp_fd)
+                await _spawn(argv, stdin=release_read, keep=inherited)
             finally:
-                os.close(release_read)
-                os.close(info_write)
+                for descriptor in inherited:
+                    os.close(descriptor)
             process = await _first_process(info_read)
             if process is not None:
                 record(process)
@@ -93,8 +102,21 @@ class SandboxLauncher:
         finally:
             os.close(release_write)
 
+    def _seccomp_pipe(self) -> int | None:
+        if self.system_calls is None:
+            return None
+        read, write = os.pipe()
+        os.write(write, self.system_calls)  # far below what a pipe holds
+        os.close(write)
+        return read
+
     def _argv(
-        self, places: Places, limits: Limits, groups: Sequence[Path], info_fd: int
+        self,
+        places: Places,
+        limits: Limits,
+        groups: Sequence[Path],
+        info_fd: int,
+        seccomp_fd: int | None,
     ) -> list[str]:
         shown = self._shown(places)
         staged = {} if self.drop_to is None else shown
@@ -109,10 +131,12 @@ class SandboxLauncher:
             mounts=(*system_mounts(), *self._own_mounts(sources, made_files(uid, gid))),
             links=system_links(),
             environment=self._environment(),
-            command=released_command(self.command),
+            command=released_command(self.command, limits.pids if self.limit_processes else None),
+            directory=WORKSPACE_INSIDE,
             temporary_bytes=limits.memory_bytes // MEMORY_SHARE_OF_TMPFS,
             bwrap_version=self.bwrap_version,
             info_fd=info_fd,
+            seccomp_fd=seccomp_fd,
         )
         launch = launch_argv(bwrap_argv(box), groups=groups, drop_to=self.drop_to, staged=staged)
         return detached_argv(launch, places.log)
@@ -162,7 +186,7 @@ class SandboxLauncher:
         }
 
 
-async def _spawn(argv: Sequence[str], *, stdin: int, keep: tuple[int, ...]) -> None:
+async def _spawn(argv: Sequence[str], *, stdin: int, keep: Sequence[int]) -> None:
     # The environment is empty: what we know in ours is none of the sandbox's business.
     process = await asyncio.create_subprocess_exec(
         *argv,

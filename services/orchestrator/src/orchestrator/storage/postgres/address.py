@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from orchestrator.errors import ConfigurationError
 
 _SCHEME = re.compile(r"^postgres(ql)?(\+\w+)?$")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^:\[\],]*)(:\d+)?"
+_HOSTS = re.compile(f"^{_HOST}(,{_HOST})*$")
 # Asyncpg and libpq both understand these.
 _SHARED = frozenset(
     {
@@ -66,27 +68,21 @@ def parse_database_url(raw: str) -> DatabaseAddress:
     """
     try:
         parts = urlsplit(raw.strip())
-        has_port = parts.port is not None
     except ValueError:
-        raise ConfigurationError(
-            "DATABASE_URL is not a valid address: special characters in its user name or "
-            "password must be percent-encoded."
-        ) from None
+        raise _malformed() from None
     if not _SCHEME.match(parts.scheme):
         raise ConfigurationError(
             "DATABASE_URL must start with postgresql:// (or postgres://); no other database is "
             "supported."
         )
-    if parts.fragment or (has_port and not parts.hostname):
-        raise ConfigurationError(
-            "DATABASE_URL is not a valid address: write '#', '/', '?' and '@' in its password "
-            "percent-encoded."
-        )
+    hosts = parts.netloc.rpartition("@")[2]
+    if parts.fragment or "@" in parts.path or not _HOSTS.match(hosts):
+        raise _malformed()
     parameters = dict(_parameters(parts.query))
     # Percent-encoded throughout: libpq does not read '+' as a space.
     query = urlencode(parameters, safe="/", quote_via=quote)
     dsn = f"postgresql://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
-    return DatabaseAddress(dsn, _shown_host(parameters.get("host"), parts.netloc))
+    return DatabaseAddress(dsn, parameters.get("host") or hosts or "the default socket")
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:
@@ -103,5 +99,8 @@ def _parameters(query: str) -> list[tuple[str, str]]:
     return kept
 
 
-def _shown_host(parameter: str | None, netloc: str) -> str:
-    return parameter or unquote(netloc.rpartition("@")[2]) or "the default socket"
+def _malformed() -> ConfigurationError:
+    return ConfigurationError(
+        "DATABASE_URL is not a valid address: write '#', '/', '?', '@' and ':' in its user name "
+        "and password percent-encoded."
+    )

@@ -125,9 +125,15 @@ def locked(cluster: Cluster) -> Iterator[None]:
     """Hold the database for ourselves; the lock ends with us, however we end.
 
     Raises:
-        ConfigurationError: Another process holds it.
+        ConfigurationError: Another process holds it, or it belongs to another user.
     """
-    descriptor = os.open(cluster.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(cluster.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError:
+        raise ConfigurationError(
+            f"The embedded database in {cluster.base} belongs to another user: start Berth as "
+            "that user, choose another data directory (--data), or set DATABASE_URL."
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -37,7 +37,8 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _START_SECONDS = 60.0  # crash recovery of a busy database takes its time
 _GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.005
-_MAX_RESTARTS = 5
+# Waits before the restarts of a server that keeps ending; past the last one we give up.
+_RESTART_DELAYS = (0.0, 0.2, 1.0, 5.0, 15.0)
 _RESTART_WINDOW_SECONDS = 60.0
 _LOG_TAIL = 1_500
 
@@ -138,17 +139,18 @@ class EmbeddedPostgres:
             code = await self._process.wait()
             now = loop.time()
             restarts = [at for at in restarts if now - at < _RESTART_WINDOW_SECONDS]
-            if len(restarts) >= _MAX_RESTARTS:
+            if len(restarts) >= len(_RESTART_DELAYS):
                 structlog.get_logger().error("postgres.gave_up", exit_code=code)
                 return
+            await asyncio.sleep(_RESTART_DELAYS[len(restarts)])
             restarts.append(now)
             structlog.get_logger().warning("postgres.restarting", exit_code=code)
             try:
                 await clear_leftovers(self._cluster.data)
                 self._process = await _launch(self._cluster, account, command)
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, OSError) as error:
                 # The process that just failed has ended too, so the next turn tries again.
-                structlog.get_logger().error("postgres.restart_failed", detail=error.detail)
+                structlog.get_logger().error("postgres.restart_failed", reason=str(error))
 
 
 def _reachable(cluster: Cluster, account: Account) -> Installation:

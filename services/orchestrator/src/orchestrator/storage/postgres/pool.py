@@ -17,7 +17,12 @@ POOL_SIZE = 10
 # A Postgres that restarts is back within these; a longer outage is reported.
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
-DriverError = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DriverError = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What asyncpg raises when a connection or a statement fails."""
 
 
@@ -34,6 +39,7 @@ def is_connection_lost(error: Exception) -> bool:
     return isinstance(
         error,
         OSError
+        | asyncpg.InternalClientError  # the server's last words came at an unexpected moment
         | asyncpg.PostgresConnectionError
         | asyncpg.OperatorInterventionError
         | asyncpg.TooManyConnectionsError,
@@ -59,12 +65,13 @@ class Database:
         try:
             pool = await asyncpg.create_pool(
                 address.dsn,
-                min_size=1,
+                min_size=0,  # with a minimum, asyncpg logs a traceback for every outage
                 max_size=max_size,
                 init=_prepare,
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS,
             )
+            await pool.fetchval("SELECT 1")
         except DriverError as error:
             raise unavailable(address, error) from error
         return cls(pool, address)
@@ -120,7 +127,11 @@ class Database:
 
     async def _once(self, sql: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
         async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
-            return await connection.fetch(sql, *arguments)
+            try:
+                return await connection.fetch(sql, *arguments)
+            except asyncpg.InternalClientError:
+                connection.terminate()
+                raise
 
     def _translated(self, error: Exception) -> Exception:
         if is_connection_lost(error) or isinstance(error, TimeoutError):

@@ -1,0 +1,21 @@
+"""Fixtures for contract tests: every runtime of this machine."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.support.runtimes import Bench, problem_with, require
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("sandbox", marks=pytest.mark.sandbox),
+    ]
+)
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """Runtimes of each kind in turn; skipped, or failed if CI=true, where there is none."""
+    kind = request.param
+    require(await problem_with(kind))
+    bench = Bench(kind)
+    yield bench
+    await bench.clean()
