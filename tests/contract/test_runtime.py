@@ -135,7 +135,7 @@ async def test_a_killed_worker_is_noticed_and_replaced(bench: Bench) -> None:
 
 
 async def test_a_worker_that_hangs_is_replaced(bench: Bench) -> None:
-    runtime, spec = bench.make(), new_spec()
+    runtime, spec = bench.make(start_timeout_seconds=3), new_spec()
     await inside(await runtime.ensure(spec), WRITE)
     (await bench.worker(spec.name)).send(signal.SIGSTOP)
     again = await runtime.ensure(spec)

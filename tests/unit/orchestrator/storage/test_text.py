@@ -35,9 +35,8 @@ def test_text_without_such_characters_stays(text: str) -> None:
 def test_json_becomes_what_postgres_reads(value: JsonValue) -> None:
     text = dump_json(value)
     assert is_storable(text)
-    assert "\\u0000" not in text
-    assert "NaN" not in json.dumps(storable_json(value), allow_nan=False)
     assert json.loads(text) == storable_json(value)
+    json.dumps(storable_json(value), allow_nan=False)  # raises for what JSON cannot say
 
 
 def test_examples() -> None:

@@ -14,7 +14,7 @@ from orchestrator.errors import (
     StorageFailure,
     UnknownRef,
 )
-from orchestrator.gateway.git_command import Ended, GitOutcome
+from orchestrator.gateway.git_process import Ended, GitOutcome
 
 EXCERPT_LENGTH = 200
 

@@ -1,25 +1,31 @@
-"""Runs git on repositories nobody vouches for: clean environment, bounded time, output, memory."""
+"""Runs git on repositories nobody vouches for, in an environment of its own."""
 
 import asyncio
 import contextlib
 import os
 import re
-import resource
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.gateway.git_process import (
+    CHUNK,
+    Ended,
+    GitOutcome,
+    Guard,
+    end,
+    exchange,
+    feed,
+    hungry,
+    reader,
+    supervised,
+    tail,
+)
 
 MIB = 1024**2
 GIB = 1024**3
-STDERR_KEPT = 16 * 1024
-CHUNK = 256 * 1024
 VERSION_SECONDS = 30.0
-WATCH_SECONDS = 0.1
 
 # curl's host pinning came to git with 2.37; without it a name could be resolved a second time.
 PINNING_VERSION = (2, 37)
@@ -79,35 +85,6 @@ _CONFIG = """\
 	fsckObjects = true
 [fetch "fsck"]
 """
-
-
-Guard = Callable[[], Coroutine[None, None, None]]
-"""Runs beside git and returns when git has to be stopped."""
-
-
-class Ended(StrEnum):
-    """How a git process came to its end."""
-
-    EXITED = "exited"
-    TIMED_OUT = "timed_out"
-    TOO_MUCH_OUTPUT = "too_much_output"
-    TOO_MUCH_MEMORY = "too_much_memory"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class GitOutcome:
-    """What a git process did; `stderr` is its last part and may hold anything."""
-
-    ended: Ended
-    returncode: int
-    stdout: bytes
-    stderr: str
-
-    @property
-    def ok(self) -> bool:
-        """True if git ended by itself and reports success."""
-        return self.ended is Ended.EXITED and self.returncode == 0
 
 
 class Git:
@@ -183,11 +160,13 @@ class Git:
         """
         await self.version()
         process = await self._start(arguments, directory, protocol)
-        exchange = _exchange(process, stdin, max_output)
-        guards = {Ended.TOO_MUCH_MEMORY: partial(_hungry, process.pid, self._max_memory)}
+        guards: dict[Ended, Guard] = {
+            Ended.TOO_MUCH_MEMORY: partial(hungry, process.pid, self._max_memory)
+        }
         if until is not None:
             guards[Ended.STOPPED] = until
-        return await _supervised(process, exchange, timeout_seconds, guards)
+        talk = exchange(process, stdin, max_output)
+        return await supervised(process, talk, timeout_seconds, guards)
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -224,7 +203,7 @@ class Git:
 
     async def _ask_version(self) -> tuple[int, int]:
         process = await self._start(("version",), None, "")
-        outcome = await _supervised(process, _exchange(process, b"", MIB), VERSION_SECONDS, {})
+        outcome = await supervised(process, exchange(process, b"", MIB), VERSION_SECONDS, {})
         found = re.search(rb"(\d+)\.(\d+)", outcome.stdout)
         if found is None:
             raise ConfigurationError("git does not tell its version: install git 2.37 or newer.")
@@ -246,12 +225,12 @@ class GitStream:
 
     def __init__(self, process: asyncio.subprocess.Process, stdin: bytes) -> None:
         self._process = process
-        self._feeding = asyncio.create_task(_feed(process, stdin))
-        self._errors = asyncio.create_task(_tail(_reader(process.stderr)))
+        self._feeding = asyncio.create_task(feed(process, stdin))
+        self._errors = asyncio.create_task(tail(reader(process.stderr)))
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The output; git waits while nobody reads."""
-        output = _reader(self._process.stdout)
+        output = reader(self._process.stdout)
         while chunk := await output.read(CHUNK):
             yield chunk
 
@@ -264,117 +243,5 @@ class GitStream:
         """Kill git if it still runs."""
         self._feeding.cancel()
         self._errors.cancel()
-        await _end(self._process)
+        await end(self._process)
         await asyncio.gather(self._feeding, self._errors, return_exceptions=True)
-
-
-async def _supervised(
-    process: asyncio.subprocess.Process,
-    exchange: Coroutine[None, None, GitOutcome],
-    timeout_seconds: float,
-    guards: Mapping[Ended, Guard],
-) -> GitOutcome:
-    """What the exchange yields, unless time runs out or a guard returns before that."""
-    outcome = asyncio.create_task(exchange)
-    watching = {asyncio.create_task(guard()): ended for ended, guard in guards.items()}
-    waited = {outcome, *watching}
-    try:
-        await asyncio.wait(waited, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if outcome.done():
-            return await outcome
-        for task, ended in watching.items():
-            if task.done():
-                await task
-                return GitOutcome(ended, -1, b"", "")
-        return GitOutcome(Ended.TIMED_OUT, -1, b"", "")
-    finally:
-        for waiting in waited:
-            waiting.cancel()
-        await _end(process)
-        await asyncio.gather(*waited, return_exceptions=True)
-
-
-async def _hungry(pid: int, limit: int) -> None:
-    """Return once the process and what it started hold more than `limit` bytes of memory.
-
-    git keeps a whole list of references in memory before it prints any, so that a server which
-    never ends its list would fill the machine.
-    """
-    held = 0
-    while held <= limit:
-        await asyncio.sleep(WATCH_SECONDS)
-        held = memory_of(pid)
-
-
-def memory_of(pid: int) -> int:
-    """Bytes of its own that a process and its descendants hold; 0 where there is no `/proc`."""
-    held, waiting = 0, [pid]
-    while waiting:
-        process = Path(f"/proc/{waiting.pop()}")
-        # Processes end while they are counted.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            _, resident, shared = (process / "statm").read_text().split()[:3]
-            held += (int(resident) - int(shared)) * resource.getpagesize()
-            children = (process / "task" / process.name / "children").read_text()
-            waiting.extend(int(child) for child in children.split())
-    return held
-
-
-async def _exchange(
-    process: asyncio.subprocess.Process, stdin: bytes, max_output: int
-) -> GitOutcome:
-    errors = asyncio.create_task(_tail(_reader(process.stderr)))
-    feeding = asyncio.create_task(_feed(process, stdin))
-    try:
-        output = await _head(_reader(process.stdout), max_output)
-        if output is None:
-            return GitOutcome(Ended.TOO_MUCH_OUTPUT, -1, b"", "")
-        await feeding
-        return GitOutcome(Ended.EXITED, await process.wait(), output, await errors)
-    finally:
-        feeding.cancel()
-        errors.cancel()
-        await asyncio.gather(feeding, errors, return_exceptions=True)
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    if process.stdin is None:
-        raise RuntimeError("git was started without a pipe")
-    # git may end without reading all of it; its exit status then tells why.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
-
-
-async def _head(reader: asyncio.StreamReader, limit: int) -> bytes | None:
-    """All of the output, or None as soon as it is longer than `limit` bytes."""
-    output = bytearray()
-    while chunk := await reader.read(CHUNK):
-        output += chunk
-        if len(output) > limit:
-            return None
-    return bytes(output)
-
-
-async def _tail(reader: asyncio.StreamReader) -> str:
-    """The last part of the output; the rest is read and dropped."""
-    kept = b""
-    while chunk := await reader.read(CHUNK):
-        kept = (kept + chunk)[-STDERR_KEPT:]
-    return kept.decode(errors="replace")
-
-
-def _reader(pipe: asyncio.StreamReader | None) -> asyncio.StreamReader:
-    if pipe is None:
-        raise RuntimeError("git was started without a pipe")
-    return pipe
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the process with all that it started, and reap it."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from orchestrator.errors import BerthError, RepositoryError, RepositoryTooLarge, StorageFailure
 from orchestrator.gateway.address import Remote
 from orchestrator.gateway.failures import failure, is_missing, is_redirect, is_shallow
-from orchestrator.gateway.git_command import MIB, Git, GitOutcome
+from orchestrator.gateway.git_command import MIB, Git
+from orchestrator.gateway.git_process import Ended, GitOutcome
 from orchestrator.gateway.refs import (
     BRANCHES,
     LISTING_FORMAT,
@@ -195,11 +196,7 @@ class Mirror:
         )
         if not outcome.ok:
             await asyncio.to_thread(remove_leftovers, directory)
-            raise (
-                too_large
-                if outcome.ended is outcome.ended.STOPPED
-                else failure(outcome, remote.url)
-            )
+            raise (too_large if outcome.ended is Ended.STOPPED else failure(outcome, remote.url))
         # A fast fetch ends between two looks at its size.
         if await asyncio.to_thread(size_of, directory) > self._max_bytes:
             await asyncio.to_thread(shutil.rmtree, directory)

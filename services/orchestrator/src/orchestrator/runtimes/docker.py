@@ -39,7 +39,7 @@ from orchestrator.runtimes.docker_objects import DockerObjects, NameTaken
 from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.readiness import (
     Readiness,
-    is_healthy,
+    is_responsive,
     start_failure,
     wait_until_healthy,
 )
@@ -171,7 +171,7 @@ class DockerRuntime:
         wanted = self._fingerprint(spec, image)
         how = decide_reuse(found, wanted)
         if found is not None and how is Reuse.REUSE:
-            if await is_healthy(found.endpoint):
+            if await is_responsive(found.endpoint, self._start_timeout_seconds):
                 return found
             how = Reuse.RECREATE  # runs but hangs
         birth = uuid.uuid4().hex

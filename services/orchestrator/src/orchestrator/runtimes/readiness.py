@@ -9,6 +9,7 @@ from orchestrator.domain.container import Endpoint
 from orchestrator.errors import ContainerStartFailed
 
 PROBE_SECONDS = 2.0
+HANG_SECONDS = 10.0  # a busy worker may be slow; one that is silent for longer hangs
 FIRST_PAUSE_SECONDS = 0.003
 LONGEST_PAUSE_SECONDS = 0.025
 PAUSE_GROWTH = 1.3
@@ -33,6 +34,16 @@ async def is_healthy(endpoint: Endpoint, timeout_seconds: float = PROBE_SECONDS)
             return await _ask(endpoint)
     except OSError:  # TimeoutError is one
         return False
+
+
+async def is_responsive(endpoint: Endpoint, timeout_seconds: float) -> bool:
+    """True if a worker that was ready before still answers, now or a little later."""
+
+    async def is_alive() -> bool:
+        return True
+
+    seconds = min(timeout_seconds, HANG_SECONDS)
+    return await wait_until_healthy(endpoint, seconds, is_alive) is Readiness.READY
 
 
 async def wait_until_healthy(

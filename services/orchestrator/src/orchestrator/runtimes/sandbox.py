@@ -16,7 +16,7 @@ from orchestrator.domain.container import (
     Reuse,
     decide_reuse,
 )
-from orchestrator.errors import ContainerNotFound, RuntimeUnavailable
+from orchestrator.errors import ContainerNotFound, ContainerStartFailed, RuntimeUnavailable
 from orchestrator.ports import RuntimeInfo
 from orchestrator.runtimes.bubblewrap import (
     counts_processes_by_namespace,
@@ -30,7 +30,7 @@ from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.processes import Process, end_process
 from orchestrator.runtimes.readiness import (
     Readiness,
-    is_healthy,
+    is_responsive,
     start_failure,
     wait_until_healthy,
 )
@@ -96,7 +96,7 @@ class SandboxRuntime:
             found = self._look(spec.name)
             how = decide_reuse(found, wanted)
             if found is not None and how is Reuse.REUSE:
-                if await is_healthy(found.endpoint):
+                if await is_responsive(found.endpoint, self._start_timeout_seconds):
                     return found
                 how = Reuse.RECREATE  # runs but hangs
             await self._end(spec.name, grace_seconds=0)
@@ -176,7 +176,8 @@ class SandboxRuntime:
         self._code = await asyncio.to_thread(interpreter.digest_facts)
         uid, gid = (self._uid, self._uid) if as_root else (os.getuid(), os.getgid())
         etc = self._store.root / ".etc"
-        await asyncio.to_thread(write_made_files, etc, uid, gid)
+        self._store.make_root()
+        write_made_files(etc, uid, gid)
         # -P: nothing in the workspace may stand in for a module of the worker.
         # -S: no *.pth file of the machine's Python may run code.
         command = self._agent_command or (interpreter.executable, "-P", "-S", "-m", "agent")
@@ -209,35 +210,47 @@ class SandboxRuntime:
     ) -> None:
         qualified = self._deployment.qualify(spec.name)
         is_new = not self._store.exists(spec.name)
-        places = self._make_places(spec.name)
-        groups = self._cgroups.create(qualified, spec.limits, controllers)
 
         def write_record(process: Process) -> None:
             update = {"pid": process.pid, "started": process.started}
             self._store.write(spec.name, record.model_copy(update=update))
 
-        process = await launcher.start(places, spec.limits, groups, write_record)
-        readiness = Readiness.ENDED
-        if process is not None:
-            readiness = await self._wait(spec.name, process)
+        try:
+            places = self._make_places(spec.name)
+            groups = self._cgroups.create(qualified, spec.limits, controllers)
+            async with asyncio.timeout(self._start_timeout_seconds):
+                process = await launcher.start(places, spec.limits, groups, write_record)
+                readiness = await self._wait(spec.name, process)
+        except TimeoutError:
+            readiness = Readiness.SILENT
+        except OSError as error:
+            await self._clear_failed(spec.name, is_new=is_new)
+            raise ContainerStartFailed(
+                f"{spec.name} cannot be started: {error}", name=spec.name
+            ) from error
         if readiness is not Readiness.READY:
-            await self._give_up(spec.name, readiness, is_new=is_new)
+            log = await self._clear_failed(spec.name, is_new=is_new)
+            raise start_failure(spec.name, readiness, self._start_timeout_seconds, log)
 
-    async def _wait(self, name: str, process: Process) -> Readiness:
+    async def _wait(self, name: str, process: Process | None) -> Readiness:
+        if process is None:
+            return Readiness.ENDED
+
         async def is_alive() -> bool:
             return process.is_alive()
 
         endpoint = self._sockets.endpoint(self._deployment.qualify(name))
         return await wait_until_healthy(endpoint, self._start_timeout_seconds, is_alive)
 
-    async def _give_up(self, name: str, readiness: Readiness, *, is_new: bool) -> None:
+    async def _clear_failed(self, name: str, *, is_new: bool) -> str:
+        """Remove what a failed start has left, also the workspace if it is new; returns the log."""
         await self._end(name, grace_seconds=0)
         log = await asyncio.to_thread(self._store.tail, name, FAILURE_LOG_LINES)
         if is_new:
             await self._delete(name)
         else:
             self._store.forget(name)
-        raise start_failure(name, readiness, self._start_timeout_seconds, log)
+        return log
 
     def _make_places(self, name: str) -> Places:
         workspace = self._store.make_workspace(name)

@@ -141,7 +141,7 @@ def launch_argv(
             unable to reach them where they lie, as below root's home directory. They vanish with
             the mount namespace they are made in.
     """
-    lines = ["set -eu", *(f"echo 0 >{shlex.quote(str(file))}" for file in groups)]
+    lines = ["set -eu", "umask 022", *(f"echo 0 >{shlex.quote(str(file))}" for file in groups)]
     lines += ["ulimit -c 0", f"ulimit -f {MAX_FILE_BYTES // 512}"]
     # A lower hard limit than ours stays as it is.
     lines.append(f"ulimit -n {MAX_OPEN_FILES} 2>/dev/null || ulimit -n $(ulimit -H -n)")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from orchestrator.domain.container import Limits
 from orchestrator.runtimes.bubblewrap import SEARCH_PATH
@@ -84,7 +85,10 @@ class SandboxLauncher:
         info_read, info_write = os.pipe()
         release_read, release_write = os.pipe()
         inherited = [release_read, info_write]
-        try:
+        with (
+            os.fdopen(info_read, "rb", buffering=0) as info,
+            os.fdopen(release_write, "wb", buffering=0) as release,
+        ):
             try:
                 seccomp_fd = self._seccomp_pipe()
                 if seccomp_fd is not None:
@@ -94,13 +98,11 @@ class SandboxLauncher:
             finally:
                 for descriptor in inherited:
                     os.close(descriptor)
-            process = await _first_process(info_read)
+            process = await _first_process(info)
             if process is not None:
                 record(process)
-                os.write(release_write, b"\n")
+                release.write(b"\n")
             return process
-        finally:
-            os.close(release_write)
 
     def _seccomp_pipe(self) -> int | None:
         if self.system_calls is None:
@@ -200,13 +202,11 @@ async def _spawn(argv: Sequence[str], *, stdin: int, keep: Sequence[int]) -> Non
     await process.wait()
 
 
-async def _first_process(info_fd: int) -> Process | None:
-    """Read bubblewrap's report, a JSON object, from the descriptor, and close that."""
+async def _first_process(info: IO[bytes]) -> Process | None:
+    """Read bubblewrap's report, a JSON object; None if it ends without one."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(info_fd, "rb", buffering=0)
-    )
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), info)
     try:
         report = await reader.readuntil(b"}")
     except asyncio.IncompleteReadError:

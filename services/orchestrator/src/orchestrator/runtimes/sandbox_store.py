@@ -55,10 +55,14 @@ class SandboxStore:
         """Delete the record and keep the workspace."""
         (self._directory(name) / RECORD_NAME).unlink(missing_ok=True)
 
+    def make_root(self) -> None:
+        """Make the directory of them all, which only our user can enter."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
     def make_workspace(self, name: str) -> Path:
-        """The workspace directory, made if need be; only our user can enter those above it."""
+        """The workspace directory, made if need be."""
         workspace = self._directory(name) / WORKSPACE_NAME
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
         return workspace
 

@@ -57,7 +57,8 @@ def made_files(uid: int, gid: int) -> dict[str, str]:
 
 def write_made_files(directory: Path, uid: int, gid: int) -> None:
     """Put the made files into a directory, readable for all."""
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
     for name, text in made_files(uid, gid).items():
         file = directory / name
         if file.exists() and file.read_text(encoding="utf-8") == text:

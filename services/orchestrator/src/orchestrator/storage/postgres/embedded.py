@@ -40,6 +40,7 @@ _POLL_SECONDS = 0.005
 # Waits before the restarts of a server that keeps ending; past the last one we give up.
 _RESTART_DELAYS = (0.0, 0.2, 1.0, 5.0, 15.0)
 _RESTART_WINDOW_SECONDS = 60.0
+_STATUS_LINES = 8
 _LOG_TAIL = 1_500
 
 # Nothing of our own environment reaches the server: PGDATA or PGOPTIONS would change it, and
@@ -220,13 +221,13 @@ async def _launch(
 
 
 def _status(cluster: Cluster) -> tuple[str, ...]:
-    """The lines of the server's status file; the eighth and last one says `ready`."""
+    """The lines of the server's status file once it is whole; the last one says `ready`."""
     try:
         text = (cluster.data / POSTMASTER_FILE).read_text()
     except FileNotFoundError:
         return ()
     lines = tuple(line.strip() for line in text.splitlines())
-    return lines if len(lines) == 8 else ()  # noqa: PLR2004 - fixed by Postgres
+    return lines if len(lines) == _STATUS_LINES else ()
 
 
 async def _supervised(
