@@ -68,6 +68,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(model.close)
         repositories = _repositories(settings)
         objects = FileObjectStore(settings.data_dir / "objects")
+        await objects.clean()
         clock = SystemClock()
         lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
         stack.push_async_callback(_stop_containers, lease)

@@ -14,11 +14,12 @@ from orchestrator.gateway.git_process import (
     Ended,
     GitOutcome,
     Guard,
-    end,
     exchange,
     feed,
     hungry,
+    kill,
     reader,
+    reap,
     supervised,
     tail,
 )
@@ -241,7 +242,8 @@ class GitStream:
 
     async def close(self) -> None:
         """Kill git if it still runs."""
+        kill(self._process)
         self._feeding.cancel()
         self._errors.cancel()
-        await end(self._process)
         await asyncio.gather(self._feeding, self._errors, return_exceptions=True)
+        await reap(self._process)

@@ -63,10 +63,11 @@ async def supervised(
                 return GitOutcome(ended, -1, b"", "")
         return GitOutcome(Ended.TIMED_OUT, -1, b"", "")
     finally:
+        kill(process)
         for waiting in waited:
             waiting.cancel()
-        await end(process)
         await asyncio.gather(*waited, return_exceptions=True)
+        await reap(process)
 
 
 async def hungry(pid: int, limit: int) -> None:
@@ -150,9 +151,17 @@ def reader(pipe: asyncio.StreamReader | None) -> asyncio.StreamReader:
     return pipe
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """Kill the process with all that it started, and reap it."""
+def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill the process with all that it started."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+async def reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process that ended or was killed; nobody else may read from it any more."""
+    for pipe in (reader(process.stdout), reader(process.stderr)):
+        # Some Python versions see the end of a process only after the end of its output.
+        while not pipe.at_eof():
+            await pipe.read(CHUNK)
     await process.wait()

@@ -41,6 +41,8 @@ def _git_directory(path: Path, resolved: Path, allowed: Sequence[Path]) -> Path:
     _require_inside(path, candidate, allowed)
     common = _common_directory(candidate)
     _require_inside(path, common, allowed)
+    for store in _object_stores((common / "objects").resolve()):
+        _require_inside(path, store, allowed)
     is_repository = (
         (candidate / "HEAD").is_file()
         and (common / "objects").is_dir()
@@ -48,8 +50,6 @@ def _git_directory(path: Path, resolved: Path, allowed: Sequence[Path]) -> Path:
     )
     if not is_repository:
         raise RepositoryUnreachable(f"There is no git repository at {path}.", path=str(path))
-    for store in _object_stores((common / "objects").resolve()):
-        _require_inside(path, store, allowed)
     if (common / "shallow").is_file():
         raise RepositoryError(
             f"{path} is a shallow clone, which lacks history: run `git fetch --unshallow` in it.",
@@ -60,7 +60,7 @@ def _git_directory(path: Path, resolved: Path, allowed: Sequence[Path]) -> Path:
 
 def _pointed_at(dot_git: Path) -> Path | None:
     """What `.git` is: a directory, a file that names one, or nothing."""
-    if dot_git.is_dir():
+    if dot_git.is_symlink() or dot_git.is_dir():
         return dot_git.resolve()
     if not dot_git.is_file():
         return None

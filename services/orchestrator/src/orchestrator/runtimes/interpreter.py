@@ -14,6 +14,7 @@ PYTHON_INSIDE = INSIDE / "python"
 SITE_INSIDE = INSIDE / "site-packages"
 PACKAGES_INSIDE = INSIDE / "packages"
 WORKER_PACKAGES = ("agent", "mcp_servers")
+DEPENDENCY = "uvicorn"  # where it lies, all that the worker needs is installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def find_interpreter() -> Interpreter:
         ("PYTHONPATH", f"{PACKAGES_INSIDE}:{SITE_INSIDE}"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
     ]
-    site_packages = Path(sysconfig.get_paths()["purelib"]).resolve()
+    site_packages = _package(DEPENDENCY).parent
     packages = tuple(_package(name) for name in WORKER_PACKAGES)
     if prefix.is_relative_to("/usr"):
         return Interpreter(

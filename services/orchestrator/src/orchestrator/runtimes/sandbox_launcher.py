@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -101,7 +102,8 @@ class SandboxLauncher:
             process = await _first_process(info)
             if process is not None:
                 record(process)
-                release.write(b"\n")
+                with suppress(BrokenPipeError):  # it has ended already, as its readiness will show
+                    release.write(b"\n")
             return process
 
     def _seccomp_pipe(self) -> int | None:

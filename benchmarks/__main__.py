@@ -1,0 +1,46 @@
+"""Run the benchmarks: `python -m benchmarks`."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import Figure, report, save
+from benchmarks.house import house
+from benchmarks.measures import cold, memory, step, warm
+from orchestrator.logs import configure_logging
+from orchestrator.settings import RuntimeChoice
+
+
+def main() -> int:
+    """Measure and report; with --strict a target that is not reached is a failure."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
+    choices = [RuntimeChoice.DOCKER, RuntimeChoice.SANDBOX]
+    parser.add_argument("--runtime", type=RuntimeChoice, choices=choices, default=choices[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    given = parser.parse_args()
+    configure_logging("error")
+    with tempfile.TemporaryDirectory(prefix="berth-bench-") as directory:
+        Path(directory).chmod(0o711)
+        figures = asyncio.run(measure(Path(directory), given.runtime, given.rounds))
+    print(f"runtime: {given.runtime}, rounds: {given.rounds}")
+    print(report(figures))
+    print(f"all samples: {save(figures)}")
+    return 1 if given.strict and not all(each.reached for each in figures) else 0
+
+
+async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[Figure]:
+    """All figures of one runtime."""
+    async with house(directory, choice) as parts:
+        return [
+            await cold(parts, choice, rounds),
+            await warm(parts, rounds),
+            await step(parts, rounds),
+            await memory(parts),
+        ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""A house to measure in: real database, runtime, mirrors and workers, and a repository."""
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.clock import SystemClock
+from orchestrator.domain.container import Limits
+from orchestrator.domain.repository import parse_repository_url
+from orchestrator.domain.task import NewTask
+from orchestrator.domain.workspace import Workspace, workspace_of
+from orchestrator.flow.lease import Lease
+from orchestrator.flow.supply import Supply
+from orchestrator.gateway.mirrors import GitRepositories
+from orchestrator.ports import Runtime
+from orchestrator.runtimes.docker import DockerRuntime
+from orchestrator.runtimes.sandbox import SandboxRuntime
+from orchestrator.settings import RuntimeChoice, Settings
+from orchestrator.storage.postgres.embedded import EmbeddedPostgres
+from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.migrations import migrate
+from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.tasks import PostgresTaskStore
+from orchestrator.version import VERSION
+from orchestrator.workers.client import HttpWorkers
+
+IMAGE = f"berth-agent:{VERSION}"
+DEPLOYMENT = "benchmarks"
+FILES = 200
+IDENTITY = ("-c", "user.name=Berth", "-c", "user.email=berth@localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The parts that a task passes through, as `main` puts them together."""
+
+    runtime: Runtime
+    lease: Lease
+    supply: Supply
+    repositories: GitRepositories
+    tasks: PostgresTaskStore
+    events: PostgresEventLog
+    clock: SystemClock
+    workspace: Workspace
+    settings: Settings
+
+
+@asynccontextmanager
+async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
+    """Everything started, on a small repository; containers are removed at the end."""
+    settings = Settings()
+    repository = make_repository(directory / "repository")
+    async with AsyncExitStack() as stack:
+        embedded = EmbeddedPostgres(directory / "data")
+        stack.push_async_callback(embedded.stop)
+        url = await embedded.start()
+        await migrate(url)
+        database = await Database.open(url)
+        stack.push_async_callback(database.close)
+        tasks, events = PostgresTaskStore(database), PostgresEventLog(database)
+        stack.push_async_callback(events.close)
+        runtime = _runtime(directory / "data", choice)
+        stack.push_async_callback(_clear, runtime)
+        repositories = GitRepositories(
+            directory / "data",
+            allow_paths=[directory],
+            allow_hosts=(),
+            max_repository_bytes=settings.max_repository_bytes,
+            timeout_seconds=settings.git_timeout_seconds,
+            max_file_bytes=settings.max_file_bytes,
+        )
+        limits = Limits(
+            settings.container_memory_bytes, settings.container_cpus, settings.container_pids
+        )
+        yield House(
+            runtime=runtime,
+            lease=Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=limits),
+            supply=Supply(repositories),
+            repositories=repositories,
+            tasks=tasks,
+            events=events,
+            clock=SystemClock(),
+            workspace=workspace_of([parse_repository_url(str(repository))]),
+            settings=settings,
+        )
+
+
+def make_repository(path: Path) -> Path:
+    """A repository of a few hundred small files."""
+    for number in range(FILES):
+        file = path / f"package{number % 10}" / f"module{number}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'"""Module {number}."""\n\nVALUE = {number}\n' * 20)
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "start"]):
+        subprocess.run(["git", *IDENTITY, *command], cwd=path, check=True)
+    return path
+
+
+async def add_task(parts: House, task: NewTask) -> None:
+    """Record a task, so that its events have something to belong to."""
+    await parts.tasks.add(task, "benchmark")
+
+
+def _runtime(data_dir: Path, choice: RuntimeChoice) -> Runtime:
+    if choice is RuntimeChoice.DOCKER:
+        return DockerRuntime(data_dir, image=IMAGE, deployment=DEPLOYMENT)
+    return SandboxRuntime(data_dir, deployment=DEPLOYMENT)
+
+
+async def _clear(runtime: Runtime) -> None:
+    for container in await runtime.list():
+        await runtime.remove(container.name)
+    await runtime.close()
