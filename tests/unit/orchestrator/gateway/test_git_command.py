@@ -107,8 +107,9 @@ async def test_a_guard_that_fails_is_heard(git: Git) -> None:
 
 async def test_memory_is_bounded(tmp_path: Path) -> None:
     git = Git(tmp_path / "git", ENVIRONMENT, max_memory_bytes=20_000_000)
-    program = "import time; held = b'x' * 60_000_000; time.sleep(60)"
-    outcome = await shell(git, f'{sys.executable} -c \\"{program}\\"', 30)
+    program = tmp_path / "hungry.py"
+    program.write_text("import time\nheld = b'x' * 60_000_000\ntime.sleep(60)\n")
+    outcome = await shell(git, f"{sys.executable} {program}", 30)
     assert outcome.ended is Ended.TOO_MUCH_MEMORY
 
 
