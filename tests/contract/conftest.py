@@ -1,8 +1,9 @@
 """Fixtures for contract tests: every runtime of this machine."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.support.gcs import GcsServer, gcs_server
 from tests.support.runtimes import Bench, problem_with, require
 
 
@@ -19,3 +20,10 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     bench = Bench(kind)
     yield bench
     await bench.clean()
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GcsServer]:
+    """A stand-in for Google Cloud Storage."""
+    with gcs_server() as server:
+        yield server

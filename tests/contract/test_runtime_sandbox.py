@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,14 +123,34 @@ async def test_a_sandbox_that_cannot_be_recorded_ends_by_itself(
         raise KeyboardInterrupt(str(file))
 
     monkeypatch.setattr(SandboxRecord, "write", fail)
+    runtime, spec = sandbox_bench.make(), new_spec()
     with pytest.raises(KeyboardInterrupt):
-        await sandbox_bench.make().ensure(new_spec())
+        await runtime.ensure(spec)
 
     async def is_gone() -> bool:
         process = process_of(started[0])
         return process is None or not process.is_alive()
 
     await until(is_gone)
+    assert await runtime.list() == []
+    await runtime.remove(spec.name)
+    assert not sandbox_bench.has_leftovers(spec.name)
+
+
+async def test_a_cancelled_start_leaves_nothing(sandbox_bench: Bench) -> None:
+    command = ("python3", "-c", "import time; time.sleep(600)")
+    runtime, spec = sandbox_bench.make(agent_command=command), new_spec()
+    starting = asyncio.create_task(runtime.ensure(spec))
+
+    async def is_recorded() -> bool:
+        return await runtime.poll(spec.name) is not None
+
+    await until(is_recorded)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert await runtime.poll(spec.name) is None
+    assert not sandbox_bench.has_leftovers(spec.name)
 
 
 async def test_an_unreadable_record_is_replaced_and_the_work_kept(sandbox_bench: Bench) -> None:
@@ -208,11 +229,13 @@ async def test_a_deep_data_directory_works(sandbox_bench: Bench) -> None:
     runtime = SandboxRuntime(deep, deployment=sandbox_bench.deployment, agent_command=STAND_IN)
     spec = new_spec()
     container = await runtime.ensure(spec)
+    socket = Path(str(container.endpoint.uds))
     try:
-        assert not Path(str(container.endpoint.uds)).is_relative_to(deep)
+        assert not socket.is_relative_to(deep)
         assert (await inside(container, "print('reached')")).out == "reached\n"
     finally:
         await runtime.remove(spec.name)
+        shutil.rmtree(socket.parent.parent)
 
 
 async def test_ordinary_users_get_sandboxes_too(

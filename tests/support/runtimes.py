@@ -165,6 +165,9 @@ class Bench:
         for runtime in self._made:
             await runtime.close()
         self._remove_docker_rests()
+        for pattern in (f"berth/{self.deployment}-*", f"*/berth/{self.deployment}-*"):
+            for group in Path("/sys/fs/cgroup").glob(pattern):
+                group.rmdir()
         shutil.rmtree(self.data_dir)
 
     def _remove_docker_rests(self) -> None:

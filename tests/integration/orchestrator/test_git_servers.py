@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -228,16 +228,20 @@ async def test_garbage_is_not_a_repository(
         await start(build(tmp_path / "data"), server.url("sample"))
 
 
-async def test_a_slow_server_is_given_up(tmp_path: Path, server: GitServer) -> None:
+async def test_a_slow_server_is_given_up(
+    tmp_path: Path, server: GitServer, children: Callable[[], set[int]]
+) -> None:
     server.drip = True
     begun = time.monotonic()
     with pytest.raises(RepositoryUnreachable, match="too long"):
         await start(build(tmp_path / "data", timeout_seconds=0.7), server.url("sample"))
     assert time.monotonic() - begun < 5
-    assert _children() == set()
+    assert children() == set()
 
 
-async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path, server: GitServer) -> None:
+async def test_a_cancelled_caller_leaves_no_process(
+    tmp_path: Path, server: GitServer, children: Callable[[], set[int]]
+) -> None:
     server.drip = True
     asking = asyncio.create_task(start(build(tmp_path / "data"), server.url("sample")))
     async with asyncio.timeout(10):
@@ -246,15 +250,17 @@ async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path, server: GitS
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert _children() == set()
+    assert children() == set()
 
 
-async def test_an_endless_listing_is_cut(tmp_path: Path, server: GitServer) -> None:
+async def test_an_endless_listing_is_cut(
+    tmp_path: Path, server: GitServer, children: Callable[[], set[int]]
+) -> None:
     server.endless = True
     repositories = build(tmp_path / "data", max_memory_bytes=50_000_000)
     with pytest.raises(RepositoryTooLarge, match="memory"):
         await start(repositories, server.url("sample"))
-    assert _children() == set()
+    assert children() == set()
 
 
 async def test_a_repository_over_the_limit_is_refused_and_removed(
@@ -429,7 +435,10 @@ async def test_proxies_of_the_environment_are_not_used(
 
 
 async def test_a_reader_that_stops_early_ends_git(
-    tmp_path: Path, server: GitServer, source: SourceRepository
+    tmp_path: Path,
+    server: GitServer,
+    source: SourceRepository,
+    children: Callable[[], set[int]],
 ) -> None:
     source.commit("large", {"large.bin": os.urandom(5_000_000)})
     source.git("push", "--quiet", "origin", "main")
@@ -440,9 +449,9 @@ async def test_a_reader_that_stops_early_ends_git(
     assert chunks is not None
     await anext(chunks)
     await anext(chunks)
-    assert len(_children()) == 1
-    await chunks.aclose()  # type: ignore[attr-defined]  # the port promises less than we return
-    assert _children() == set()
+    assert len(children()) == 1
+    await chunks.aclose()
+    assert children() == set()
 
 
 async def test_hooks_and_settings_of_a_local_repository_do_not_run(tmp_path: Path) -> None:
@@ -497,8 +506,14 @@ async def test_repositories_of_another_user_are_read(tmp_path: Path) -> None:
     assert (await start(repositories, str(foreign.path))).ref == "main"
 
 
+@pytest.fixture
+def children() -> Callable[[], set[int]]:
+    """Tells the processes that this one has started during the test and that still run."""
+    before = _children()
+    return lambda: _children() - before
+
+
 def _children() -> set[int]:
-    """Processes that this one started and that still run."""
     tasks = Path("/proc/self/task").glob("*/children")
     return {int(child) for task in tasks for child in task.read_text().split()}
 

@@ -6,16 +6,17 @@ tool could read it. A restarted worker is unclaimed again.
 """
 
 import hmac
+import re
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agent.answers import answer
 from agent.errors import BadRequest, Conflict, NotOurs
 
 OPEN_PATHS = frozenset({"/health", "/claim"})
-MIN_KEY_LENGTH = 16
+_KEY = re.compile(r"[\x21-\x7e]{16,512}")
+_SCHEME = "Bearer "
 
 
 class Claim:
@@ -33,11 +34,11 @@ class Claim:
         """Claim the worker; the same key again is welcome.
 
         Raises:
-            BadRequest: The key is too short.
+            BadRequest: The key is too short or cannot be sent in a header.
             Conflict: It is claimed with another key.
         """
-        if len(key) < MIN_KEY_LENGTH:
-            raise BadRequest(f"a key has at least {MIN_KEY_LENGTH} characters")
+        if not _KEY.fullmatch(key):
+            raise BadRequest("a key has 16 to 512 visible ASCII characters")
         if self._key and not self.fits(key):
             raise Conflict("this worker is claimed with another key")
         self._key = key.encode()
@@ -58,21 +59,8 @@ class RequireClaim:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             given = Headers(scope=scope).get("authorization", "")
-            if not self._claim.fits(given.removeprefix("Bearer ")):
+            if not (given.startswith(_SCHEME) and self._claim.fits(given.removeprefix(_SCHEME))):
                 error = NotOurs("the worker is claimed by another key, or not at all")
-                response = JSONResponse(
-                    {"code": error.code, "detail": str(error)}, status_code=error.status
-                )
-                await response(scope, receive, send)
+                await answer(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-async def claim_route(request: Request, claim: Claim) -> JSONResponse:
-    """`POST /claim` {key}: make this worker the caller's."""
-    body = await request.json()
-    key = body.get("key") if isinstance(body, dict) else None
-    if not isinstance(key, str):
-        raise BadRequest("give a JSON object with a key")
-    claim.make(key)
-    return JSONResponse({"claimed": True})

@@ -1,202 +1,178 @@
-"""What a task changed: its tree against the commits it started from, as one patch.
-
-The tree is read through a git directory that only the worker knows (`Layout.shadow`), so that
-neither the task's index, history or stash nor any configuration or hook of the repository takes
-part. The cost grows with the changes, not with the tree, beyond one `stat` a file.
-"""
+"""What a task changed: its tree against the commits it started from, as one patch."""
 
 import asyncio
-import os
-import stat
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.git import run_git
+from agent.git import TooMuchOutput, run_all, run_git
 from agent.layout import Layout
-from agent.trees import EMPTY_TREE, ROOT, SCRATCH, Part, Trees
+from agent.patch import Entry, RawPatch, largest, mend, parse, shown, with_rename_prefix
+from agent.records import Part, TaskRecord
+from agent.tree_reader import TreeReader
+from agent.trees import Trees
 
-MAX_FILE_BYTES = 50 * 1024 * 1024
-"""A changed file larger than this is named in `left_out` instead of being carried."""
+MAX_PATCH_BYTES = 64 * 1024 * 1024
+"""The largest files are left out until the patch of one repository is no longer than this."""
+# Beyond this many, only files that were renamed without a change are found to be so.
+_RENAME_LIMIT = 300
+# What a file of a patch takes beside its lines, which in the worst case are one character long.
+_HEADER_BYTES = 512
+_NAME_GROWTH = 24
+_GROWTH = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A patch that `git apply` takes, the paths it touches, and what it cannot carry."""
+    """A patch that `git apply` takes, the paths it touches, and what it does not carry."""
 
-    diff: str
-    changed_files: tuple[str, ...]
-    left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One changed path, as git's raw diff tells it."""
-
-    old: str
-    new: str
-    paths: tuple[str, ...]
+    diff: str = ""
+    changed_files: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class ChangeReader:
     """Reads the changes of tasks."""
 
-    def __init__(self, layout: Layout, trees: Trees) -> None:
+    def __init__(self, layout: Layout, trees: Trees, max_bytes: int = MAX_PATCH_BYTES) -> None:
         self._layout = layout
         self._trees = trees
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._max_bytes = max_bytes
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def changes(self, task_id: str) -> Changes:
         """The changes of one task, over all of its repositories.
+
+        Ignored files, placed files and what came with the dependencies stay out. Named in
+        `left_out`: repositories inside the tree, submodules with content, files that are too
+        large, unreadable or no regular files, and files that git refuses. Nothing is known of
+        empty directories, nor of untracked sockets, pipes and devices.
 
         Raises:
             UnknownTask: The task has no tree.
             GitFailed: Git could not read the tree.
         """
         record = self._trees.record(task_id)
-        parts = record.parts or (Part(SCRATCH, ROOT, EMPTY_TREE),)
-        async with self._locks.setdefault(task_id, asyncio.Lock()):
-            found = await asyncio.gather(*(self._of_part(task_id, part) for part in parts))
+        async with self._locks[task_id]:
+            found = await run_all(
+                *(self._of_part(self.reader(task_id, record, part), part) for part in record.parts)
+            )
         return Changes(
             "".join(changes.diff for changes in found),
             tuple(path for changes in found for path in changes.changed_files),
             tuple(path for changes in found for path in changes.left_out),
         )
 
-    async def _of_part(self, task_id: str, part: Part) -> Changes:
-        shadow = self._layout.shadow(task_id, part.name)
-        reader = _PartReader(shadow, self._layout.task(task_id) / part.directory)
-        prefix = "" if part.directory == ROOT else f"{part.directory}/"
-        left_out = await reader.stage()
-        diff, entries = await reader.compare(part.start, prefix)
-        changed = dict.fromkeys(path for entry in entries for path in entry.paths)
-        return Changes(
-            diff,
-            tuple(prefix + _visible(path) for path in changed),
-            tuple(prefix + _visible(os.fsdecode(path)) for path in left_out),
+    def reader(self, task_id: str, record: TaskRecord, part: Part) -> TreeReader:
+        """The reader of one part of a task."""
+        return TreeReader(
+            self._layout.shadow(task_id, part.name),
+            self._layout.task(task_id) / part.directory,
+            part.submodules,
+            record.hidden(part),
+        )
+
+    async def _of_part(self, reader: TreeReader, part: Part) -> Changes:
+        found = await reader.find()
+        refused = await reader.stage(found)
+        comparison = _Comparison(reader, part.start, part.prefix, self._max_bytes)
+        try:
+            changes = Changes() if found.nothing else await comparison.changes()
+        except TooMuchOutput:
+            changes = await comparison.changes_without_largest()
+        left_out = (*found.left_out, *refused)
+        return replace(
+            changes,
+            left_out=(*(part.prefix + shown(path) for path in left_out), *changes.left_out),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _PartReader:
-    shadow: Path
-    worktree: Path
+class _Comparison:
+    """The staged index of a reader against the start."""
 
-    async def stage(self) -> list[bytes]:
-        """Bring the private index up to the tree; returns the paths that were left out."""
-        listed = await self._git_here("ls-files", "-z", "-m", "-o", "--exclude-standard")
-        paths = dict.fromkeys(listed.split(b"\0")[:-1])
-        carried, left_out = await asyncio.to_thread(self._sort_out, list(paths))
-        if carried:
-            await self._git_here(
-                "add", "-A", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul",
-                stdin=b"\0".join(carried) + b"\0",
-            )  # fmt: skip
-        return left_out
+    reader: TreeReader
+    start: str
+    prefix: str
+    max_bytes: int
 
-    def _sort_out(self, paths: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """Part what a patch can carry from nested repositories, huge and unreadable files."""
-        carried: list[bytes] = []
-        left_out: list[bytes] = []
-        for path in paths:
-            full = os.path.join(os.fsencode(self.worktree), path)  # noqa: PTH118 - bytes paths
-            (carried if _can_carry(full) else left_out).append(path)
-        return carried, left_out
+    async def changes(self) -> Changes:
+        """The patch.
 
-    async def compare(self, start: str, prefix: str) -> tuple[str, list[_Entry]]:
-        """The patch from the start to the private index, and its entries."""
-        tree = (await self._git_here("write-tree")).decode().strip()
-        entries = _entries(await self._git_alone("diff-tree", "-r", "-z", "-M", start, tree))
-        if not entries:
-            return "", []
-        command = (
-            "diff-tree", "-r", "-p", "-M", "--binary", "--full-index", "--no-ext-diff",
-            "--no-textconv", f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}", start, tree,
+        Raises:
+            TooMuchOutput: It would be longer than `max_bytes`.
+        """
+        patch = await self._diff()
+        left_out: tuple[Entry, ...] = ()
+        if not patch.is_text:
+            patch, left_out = mend(patch, await self._diff(all_binary=True))
+        text = with_rename_prefix(patch.text, self.prefix) if self.prefix else patch.text
+        return Changes(text.decode(), self._named(patch.entries), self._named(left_out))
+
+    async def changes_without_largest(self) -> Changes:
+        """The patch without the largest files, which are named instead."""
+        entries = parse(
+            await self._git("diff-index", "--cached", "--raw", "-z", self.start)
+        ).entries
+        left_out = largest(await self._sizes(entries), self.max_bytes)
+        await self.reader.restore([entry.before for entry in left_out])
+        changes = await self.changes()
+        return replace(changes, left_out=(*self._named(left_out), *changes.left_out))
+
+    def _named(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+        paths = dict.fromkeys(path for entry in entries for path in entry.paths)
+        return tuple(self.prefix + shown(path) for path in paths)
+
+    async def _diff(self, *, all_binary: bool = False) -> RawPatch:
+        options = ["-c", f"core.attributesFile={await self._no_text()}"] if all_binary else []
+        return parse(
+            await self._git(
+                *options, "diff-index", "--cached", "--raw", "-p", "-z", "-M",
+                f"-l{_RENAME_LIMIT}", "--binary", "--full-index", "--no-ext-diff",
+                "--no-textconv", "--no-color", f"--src-prefix=a/{self.prefix}",
+                f"--dst-prefix=b/{self.prefix}", self.start, limit=self.max_bytes,
+            )
         )  # fmt: skip
-        raw = await self._git_alone(*command)
-        try:
-            return raw.decode(), entries
-        except UnicodeDecodeError:
-            attributes = await self._binary_attributes(entries)
-            raw = await self._git_alone(*command, attributes=attributes)
-            return raw.decode(errors="replace"), entries
 
-    async def _binary_attributes(self, entries: Sequence[_Entry]) -> Path:
-        """An attributes file that has every file that is not UTF-8 shown as binary."""
-        lines = []
-        for entry in entries:
-            if not all([await self._is_text(blob) for blob in (entry.old, entry.new)]):
-                lines += [f"{_attribute_pattern(path)} -diff\n" for path in entry.paths]
-        path = self.shadow / "attributes"
-        await asyncio.to_thread(path.write_text, "".join(lines), errors="surrogateescape")
+    async def _no_text(self) -> Path:
+        path = self.reader.shadow / "attributes"
+        await asyncio.to_thread(path.write_text, "* -diff\n")
         return path
 
-    async def _is_text(self, blob: str) -> bool:
-        if not blob.strip("0"):
-            return True
-        content = await run_git(["cat-file", "blob", blob], self.shadow, check=False)
-        try:
-            content.stdout.decode()
-        except UnicodeDecodeError:
-            return False
-        return True
+    async def _sizes(self, entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
+        """How long each entry's part of the patch is at most."""
+        blobs = list(dict.fromkeys(blob for entry in entries for blob in entry.blobs))
+        told = await self._git(
+            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(blobs) + "\n"
+        )
+        sizes = dict(line.split(" ", 1) for line in told.decode().splitlines())
+        return [
+            (
+                _HEADER_BYTES
+                + _NAME_GROWTH * len(b"".join(entry.paths) + self.prefix.encode())
+                + _GROWTH * sum(_size(sizes, blob) for blob in entry.blobs),
+                entry,
+            )
+            for entry in entries
+        ]
 
-    async def _git_here(self, *arguments: str, stdin: bytes | None = None) -> bytes:
-        """Git with the private directory and index on the task's tree."""
-        environment = {
-            "GIT_DIR": str(self.shadow),
-            "GIT_WORK_TREE": str(self.worktree),
-            "GIT_LITERAL_PATHSPECS": "1",
-        }
-        ignoring = "--ignore-errors" in arguments
+    async def _git(
+        self, *arguments: str, stdin: str | None = None, limit: int | None = None
+    ) -> bytes:
+        """Git without a tree, so that no attribute in it has a say in how the patch looks."""
+        shadow = self.reader.shadow
         output = await run_git(
-            arguments, self.worktree, environment=environment, stdin=stdin, check=not ignoring
+            ["-c", "core.bare=true", *arguments],
+            shadow,
+            environment={"GIT_DIR": str(shadow), "GIT_INDEX_FILE": str(self.reader.index)},
+            stdin=None if stdin is None else stdin.encode(),
+            limit=limit,
         )
         return output.stdout
 
-    async def _git_alone(self, *arguments: str, attributes: Path | None = None) -> bytes:
-        """Git on the private directory without a tree, so that no attribute of it counts."""
-        options = ["-c", "core.bare=true"]
-        if attributes is not None:
-            options += ["-c", f"core.attributesFile={attributes}"]
-        environment = {"GIT_DIR": str(self.shadow)}
-        output = await run_git([*options, *arguments], self.shadow, environment=environment)
-        return output.stdout
 
-
-def _can_carry(path: bytes) -> bool:
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True  # deleted: a patch says so
-    if stat.S_ISDIR(status.st_mode):
-        # Git lists a directory for a nested repository, or for a file that became a directory.
-        return not os.path.lexists(os.path.join(path, b".git"))  # noqa: PTH118 - bytes paths
-    if stat.S_ISLNK(status.st_mode):
-        return True
-    return status.st_size <= MAX_FILE_BYTES and os.access(path, os.R_OK)
-
-
-def _entries(raw: bytes) -> list[_Entry]:
-    """Parse `git diff-tree -r -z -M` (git's documentation, "raw output format")."""
-    fields = [os.fsdecode(field) for field in raw.split(b"\0")[:-1]]
-    entries, position = [], 0
-    while position < len(fields):
-        _, _, old, new, status = fields[position].split(" ")
-        count = 2 if status[0] in "RC" else 1
-        paths = tuple(fields[position + 1 : position + 1 + count])
-        entries.append(_Entry(old, new, paths))
-        position += 1 + count
-    return entries
-
-
-def _visible(path: str) -> str:
-    """A path that JSON can carry: bytes that are not UTF-8 become question marks."""
-    return path.encode(errors="replace").decode()
-
-
-def _attribute_pattern(path: str) -> str:
-    """A path as a quoted attribute pattern that matches only itself."""
-    glob = "".join(f"\\{char}" if char in "\\*?[" else char for char in f"/{path}")
-    quoted = glob.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{quoted}"'
+def _size(sizes: dict[str, str], blob: str) -> int:
+    """The size of a blob; a submodule's commit is not here and takes a line."""
+    size = sizes.get(blob, "")
+    return int(size) if size.isdigit() else 0

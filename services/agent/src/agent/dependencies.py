@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 INSTALL_TIMEOUT_SECONDS = 900.0
 SHOWN = 400
@@ -16,7 +19,8 @@ SHOWN = 400
 class Installer:
     """A way to install dependencies: recognised by a file, done by a package manager.
 
-    `program` is what must be installed for it; `ignored` names directories it makes in the tree; they are kept out of the patch.
+    `program` is what must be installed for it. `ignored` names directories it makes at the top of
+    the tree.
     """
 
     file: str
@@ -26,32 +30,27 @@ class Installer:
     ignored: tuple[str, ...] = ()
 
 
+def _venv(*arguments: str) -> tuple[str, ...]:
+    return ("sh", "-c", f"python3 -m venv .venv && .venv/bin/pip install -q {' '.join(arguments)}")
+
+
+_NPM = ("--no-audit", "--no-fund")
 # In each group the first whose file is there wins.
 INSTALLERS: tuple[tuple[Installer, ...], ...] = (
     (
         Installer("uv.lock", "uv", "uv", ("uv", "sync", "--frozen"), (".venv",)),
         Installer(
-            "requirements.txt",
-            "pip",
-            "python3",
-            ("sh", "-c", "python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt"),
-            (".venv",),
+            "requirements.txt", "pip", "python3", _venv("-r", "requirements.txt"), (".venv",)
         ),
-        Installer(
-            "pyproject.toml",
-            "pip",
-            "python3",
-            ("sh", "-c", "python3 -m venv .venv && .venv/bin/pip install -q -e ."),
-            (".venv",),
-        ),
+        Installer("pyproject.toml", "pip", "python3", _venv("-e", "."), (".venv",)),
     ),
     (
-        Installer("package-lock.json", "npm", "npm", ("npm", "ci", "--no-audit"), ("node_modules",)),
-        Installer("package.json", "npm", "npm", ("npm", "install", "--no-audit"), ("node_modules",)),
+        Installer("package-lock.json", "npm", "npm", ("npm", "ci", *_NPM), ("node_modules",)),
+        Installer("package.json", "npm", "npm", ("npm", "install", *_NPM), ("node_modules",)),
     ),
-    (Installer("Cargo.toml", "cargo", "cargo", ("cargo", "fetch"), ()),),
-    (Installer("go.mod", "go", "go", ("go", "mod", "download"), ()),),
-    (Installer("pom.xml", "maven", "mvn", ("mvn", "-q", "-B", "dependency:go-offline"), ()),),
+    (Installer("Cargo.toml", "cargo", "cargo", ("cargo", "fetch")),),
+    (Installer("go.mod", "go", "go", ("go", "mod", "download")),),
+    (Installer("pom.xml", "maven", "mvn", ("mvn", "-q", "-B", "dependency:go-offline")),),
 )
 
 
@@ -65,54 +64,78 @@ def detect(directory: Path) -> list[Installer]:
     return found
 
 
-def describe(installers: Sequence[Installer]) -> list[str]:
-    """A sentence for each installer."""
-    return [f"{each.file} found: dependencies come by `{each.command[0]}`." for each in installers]
+def describe(installers: Sequence[Installer], prefix: str = "") -> list[str]:
+    """A sentence for each installer; `prefix` is put before the names of files."""
+    return [
+        f"{prefix}{each.file} found: dependencies come by {each.manager}." for each in installers
+    ]
 
 
-async def install(installer: Installer, directory: Path, caches: Path) -> str:
+async def install(installer: Installer, directory: Path, caches: Path, prefix: str = "") -> str:
     """Run an installer in a directory and say in a sentence how it went.
 
     Args:
         installer: What to run.
         directory: The worktree.
         caches: Where package managers keep their downloads, shared by all tasks of a workspace.
+        prefix: Put before the name of the file in the sentence.
     """
-    name = f"{installer.file}: `{' '.join(installer.command[:3])}`"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *installer.command,
-            cwd=directory,
-            env=_environment(caches),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        return f"{installer.file} found, but `{installer.program}` is not installed here."
+    name = f"{prefix}{installer.file}"
+    environment = _environment(caches)
+    if shutil.which(installer.program, path=environment["PATH"]) is None:
+        return f"{name} found, but {installer.program} is not installed here."
+    await asyncio.to_thread(caches.mkdir, parents=True, exist_ok=True)
+    # A file, since what an installer leaves running could hold a pipe open for ever.
+    with tempfile.TemporaryFile() as output:
+        try:
+            code = await _run(installer.command, directory, environment, output)
+        except OSError as error:
+            return f"{name}: {installer.manager} could not be started: {error.strerror}."
+        tail = _tail(output)
+    if code is None:
+        return f"{name}: {installer.manager} was ended after {INSTALL_TIMEOUT_SECONDS:.0f} s."
+    if code == 0:
+        return f"{name}: dependencies installed by {installer.manager}."
+    return f"{name}: {installer.manager} failed with exit code {code}: {tail}"
+
+
+async def _run(
+    command: Sequence[str], directory: Path, environment: dict[str, str], output: IO[bytes]
+) -> int | None:
+    """Run a command to its end and return its exit code, or None if it took too long."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=directory,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
         async with asyncio.timeout(INSTALL_TIMEOUT_SECONDS):
-            output, _ = await process.communicate()
+            return await process.wait()
     except TimeoutError:
-        return f"{name} was ended after {INSTALL_TIMEOUT_SECONDS:.0f} s."
+        return None
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode == 0:
-        return f"{name} succeeded."
-    tail = output.decode(errors="replace").strip()[-SHOWN:]
-    return f"{name} failed with exit code {process.returncode}: {tail}"
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what it left running
+        await process.wait()
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - 4 * SHOWN))
+    return output.read().decode(errors="replace").strip()[-SHOWN:]
 
 
 def _environment(caches: Path) -> dict[str, str]:
-    proxies = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
+    ours = ("BERTH_", "PYTHON")  # what is set for the worker's own sake
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        **kept,
         "HOME": str(caches),
         "XDG_CACHE_HOME": str(caches / "xdg"),
-        "LANG": "C.UTF-8",
-        **proxies,
     }

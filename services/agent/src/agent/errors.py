@@ -1,4 +1,15 @@
-"""What the worker refuses, and the answer the orchestrator gets."""
+"""What the worker refuses, and the answer the orchestrator gets.
+
+WorkerError
+├── BadRequest
+│   └── TooLarge
+├── NotOurs
+├── UnknownTask
+├── UnknownCommit
+├── Conflict
+├── GitFailed
+└── StorageFailed
+"""
 
 from typing import ClassVar
 
@@ -17,6 +28,13 @@ class BadRequest(WorkerError):
     status = 400
 
 
+class TooLarge(BadRequest):
+    """The request's body is too large."""
+
+    code = "too_large"
+    status = 413
+
+
 class NotOurs(WorkerError):
     """The caller does not hold the key this worker was claimed with."""
 
@@ -31,6 +49,13 @@ class UnknownTask(WorkerError):
     status = 404
 
 
+class UnknownCommit(WorkerError):
+    """A task cannot start from a commit that the clone lacks."""
+
+    code = "unknown_commit"
+    status = 422
+
+
 class Conflict(WorkerError):
     """Something with this name is there already and differs."""
 
@@ -42,3 +67,10 @@ class GitFailed(WorkerError):
     """A git command failed."""
 
     code = "git_failed"
+
+
+class StorageFailed(WorkerError):
+    """The workspace cannot be written: full, or closed to us."""
+
+    code = "storage_failed"
+    status = 507

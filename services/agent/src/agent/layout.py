@@ -6,9 +6,10 @@
 │   ├── …                        the worktree, or one directory a repository
 │   ├── files/                   what the caller gave to the task
 │   └── .berth/outputs/          long tool outputs, kept whole
-└── records/<task>/              what the worker knows of a task, outside its tree
-    ├── task.json                start commits, placed files
-    └── <name>.git/              a private git directory to compare the tree with its start
+├── records/<task>/              what the worker knows of a task, outside its tree
+│   ├── task.json                start commits, placed files
+│   └── <name>.git/              a private git directory to compare the tree with its start
+└── caches/                      what package managers downloaded
 """
 
 import re
@@ -18,8 +19,10 @@ from pathlib import Path
 from agent.errors import BadRequest
 
 PRIVATE = ".berth"
+OUTPUTS = "outputs"
 FILES = "files"
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+INCOMING = ".incoming-"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def checked_name(name: str) -> str:
@@ -28,7 +31,7 @@ def checked_name(name: str) -> str:
     Raises:
         BadRequest: It cannot.
     """
-    if not _NAME.match(name) or name.endswith((".lock", ".git")):
+    if not _NAME.fullmatch(name) or name.endswith((".lock", ".git", ".")) or ".." in name:
         raise BadRequest(f"not a valid name: {name[:64]!r}")
     return name
 
@@ -64,7 +67,3 @@ class Layout:
     def caches(self) -> Path:
         """Where package managers keep their downloads."""
         return self.workspace / "caches"
-
-    def outputs(self, task_id: str) -> Path:
-        """Where a task's long tool outputs are kept."""
-        return self.task(task_id) / PRIVATE / "outputs"

@@ -7,11 +7,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """The worker's settings; exactly one of `socket` and `port` is set."""
+    """The worker's settings; exactly one of `socket` and `port` is set.
+
+    `host` is the address that goes with `port`.
+    """
 
     workspace: Path
     socket: Path | None
     port: int | None
+    host: str = "127.0.0.1"
 
 
 def read_settings(environment: Mapping[str, str]) -> WorkerSettings:
@@ -28,4 +32,6 @@ def read_settings(environment: Mapping[str, str]) -> WorkerSettings:
         workspace=Path(environment.get("BERTH_WORKSPACE", "/workspace")),
         socket=Path(socket) if socket else None,
         port=int(port) if port else None,
+        # A container has its own network, and its runtime publishes the port where it wants.
+        host=environment.get("BERTH_WORKER_HOST", "0.0.0.0"),  # noqa: S104 - see above
     )

@@ -13,8 +13,7 @@ Routes (all but the first two need the key of the claim):
     POST /shutdown                        end the worker
 """
 
-import base64
-import binascii
+import asyncio
 import os
 import secrets
 import signal
@@ -27,20 +26,23 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from agent.access import Claim, RequireClaim, claim_route
+from agent.access import Claim, RequireClaim
+from agent.answers import handlers
 from agent.changes import ChangeReader
 from agent.clones import Clones
-from agent.dependencies import describe, detect, install
-from agent.errors import BadRequest, WorkerError
+from agent.errors import BadRequest
+from agent.inside import keep_output
 from agent.layout import Layout, checked_name
+from agent.preparation import Preparation
+from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_prepare
 from agent.settings import WorkerSettings
 from agent.tools import Tools
-from agent.trees import PlacedFile, Start, TaskRecord, Trees
+from agent.trees import Trees
 
 
 def installed_version() -> str:
@@ -62,6 +64,7 @@ class Worker:
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
+        self._preparation = Preparation(self._layout, self._trees, self._changes)
         self._tools = Tools(self._version)
 
     def app(self) -> Starlette:
@@ -79,12 +82,14 @@ class Worker:
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
             middleware=[Middleware(RequireClaim, claim=self._claim)],
-            exception_handlers={WorkerError: _answer_error},
+            exception_handlers=handlers(),
             lifespan=self._lifespan,
         )
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        await self._clones.clear_interrupted()
+        await self._trees.clear_interrupted()
         yield
         await self._tools.close()
 
@@ -99,10 +104,10 @@ class Worker:
         )
 
     async def _make_claim(self, request: Request) -> JSONResponse:
-        response = await claim_route(request, self._claim)
+        self._claim.make(await read_key(request))
         # Imported while the orchestrator is busy with the clone: the tools are ready after it.
         self._tools.load()
-        return response
+        return JSONResponse({"claimed": True})
 
     async def _repositories(self, _request: Request) -> JSONResponse:
         held = await self._clones.held()
@@ -111,49 +116,25 @@ class Worker:
     async def _receive(self, request: Request) -> JSONResponse:
         name = checked_name(request.path_params["name"])
         url = request.query_params.get("url", "")
-        await self._clones.receive(name, url, request.stream())
+        try:
+            await self._clones.receive(name, url, request.stream())
+        except ClientDisconnect:
+            raise BadRequest("the bundle was cut off") from None
         return JSONResponse({})
 
     async def _prepare(self, request: Request) -> JSONResponse:
-        body = await request.json()
-        try:
-            task = checked_name(body["task"])
-            start = [Start(part["name"], part["commit"]) for part in body["start"]]
-            files = [
-                PlacedFile(file["name"], base64.b64decode(file["content"], validate=True))
-                for file in body["files"]
-            ]
-        except (KeyError, TypeError, binascii.Error) as error:
-            raise BadRequest(f"prepare: malformed request ({type(error).__name__})") from None
-        record = await self._trees.prepare(task, start, files)
-        told = await self._dependencies(task, record, wanted=bool(body.get("install")))
+        told = await self._preparation(await read_prepare(request))
         return JSONResponse({"dependencies": told})
-
-    async def _dependencies(self, task: str, record: TaskRecord, *, wanted: bool) -> list[str]:
-        told: list[str] = []
-        for part in record.parts:
-            directory = self._layout.task(task) / part.directory
-            installers = detect(directory)
-            if not wanted:
-                told += describe(installers)
-                continue
-            for installer in installers:
-                self._trees.ignore(task, part, installer.ignored)
-                told.append(await install(installer, directory, self._layout.caches))
-        return told
 
     async def _read_changes(self, request: Request) -> JSONResponse:
         changes = await self._changes.changes(request.path_params["task"])
         return JSONResponse(asdict(changes))
 
     async def _keep_output(self, request: Request) -> JSONResponse:
-        task, name = request.path_params["task"], checked_name(request.path_params["name"])
-        root = self._trees.root(task)
-        directory = self._layout.outputs(task)
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / name
-        path.write_bytes(await request.body())
-        return JSONResponse({"path": str(path.relative_to(root))})
+        name = checked_name(request.path_params["name"])
+        root = self._trees.root(request.path_params["task"])
+        content = await read_body(request, MAX_OUTPUT_BYTES)
+        return JSONResponse({"path": await asyncio.to_thread(keep_output, root, name, content)})
 
     async def _shutdown(self, _request: Request) -> Response:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -172,9 +153,3 @@ class _McpEndpoint:
         root: Path = self._trees.root(path_params["task"])
         server = await self._tools.get()
         await server.handle(root, scope, receive, send)
-
-
-async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, WorkerError):
-        raise error
-    return JSONResponse({"code": error.code, "detail": str(error)}, status_code=error.status)

@@ -4,12 +4,13 @@ import hashlib
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import JsonValue
 
 from orchestrator.domain.budget import Budget, Spent, StopReason, exhausted, used_up
-from orchestrator.domain.call_check import check_call
-from orchestrator.domain.context_window import CHARS_PER_TOKEN, compact
+from orchestrator.domain.call_check import CheckedCall, check_call
+from orchestrator.domain.context_window import compact, estimate_schemas
 from orchestrator.domain.conversation import (
     Message,
     ModelTurn,
@@ -20,9 +21,10 @@ from orchestrator.domain.conversation import (
 )
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.repetition import CallSeen, repeats
-from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself
+from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself, ModelTimeout
 from orchestrator.ports import Clock, Model, Toolbox
 
+T = TypeVar("T")
 Record = Callable[[NewEvent], Awaitable[object]]
 
 EMPTY_ANSWER = "Your last turn had neither an answer nor a tool call. Call a tool, or answer."
@@ -35,7 +37,8 @@ SHOWN_IN_EVENT = 2_000
 class Agent:
     """Who works on a task: its instructions and the habits of its loop.
 
-    `invalid_turns` unusable turns in a row end a task; a call repeated `repeats_named` times with
+    A turn is unusable if it has neither an answer nor a call that can be run; `invalid_turns` of
+    them in a row end a task. A call repeated `repeats_named` times with
     the same result is named to the model, and `repeats_ended` times ends the task.
     """
 
@@ -99,16 +102,17 @@ class AgentLoop:
             ModelFailure: The model endpoint failed.
             RuntimeFailure: The tools' container failed.
         """
-        tools = await self._toolbox.tools()
+        seconds_left = self._budget.max_seconds - self._elapsed()
+        tools = await self._in_time(self._toolbox.tools(), seconds_left)
         messages = [Message(Role.SYSTEM, self._agent.instructions), Message(Role.USER, query)]
         while True:
             turn = await self._ask(messages, tools)
             messages.append(turn.message)
             if turn.message.tool_calls:
-                messages += [
-                    await self._answer_call(call, tools) for call in turn.message.tool_calls
-                ]
+                messages += await self._answer_calls(turn.message.tool_calls, tools)
             elif turn.message.text.strip():
+                if turn.finish_reason == "length":
+                    self.ledger.notices[TRUNCATED] = None
                 return turn.message.text
             else:
                 self._count_invalid("it answered with nothing")
@@ -116,53 +120,68 @@ class AgentLoop:
 
     async def _ask(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> ModelTurn:
         seconds_left = self._begin_step()
-        schemas = sum(len(tool.parameters) + len(tool.description) for tool in tools)
-        reserved = int(schemas / CHARS_PER_TOKEN)
-        fitting = compact(messages, self._agent.context_tokens, reserved)
+        fitting = compact(messages, self._agent.context_tokens, estimate_schemas(tools))
         allowed = min(seconds_left, self._agent.model_timeout_seconds)
         began = self._clock.monotonic()
         try:
             turn = await self._model.complete(fitting, tools, allowed)
+        except ModelTimeout:
+            if seconds_left > self._agent.model_timeout_seconds:
+                raise
+            raise used_up(StopReason.MAX_SECONDS, self._budget) from None
         finally:
             self.ledger.model_seconds += self._clock.monotonic() - began
         self._note(turn)
         await self._record_turn(turn, self._clock.monotonic() - began)
         return turn
 
-    async def _answer_call(self, call: ToolCall, tools: Sequence[ToolSpec]) -> Message:
-        seconds_left = self._begin_step()
-        began = self._clock.monotonic()
-        step = self.ledger.steps
-        checked = check_call(call, tools)
-        if checked.complaint:
-            result = ToolResult(checked.complaint, is_error=True)
+    async def _answer_calls(
+        self, calls: Sequence[ToolCall], tools: Sequence[ToolSpec]
+    ) -> list[Message]:
+        checked = [check_call(call, tools) for call in calls]
+        messages = [
+            await self._answer_call(call, check) for call, check in zip(calls, checked, strict=True)
+        ]
+        if all(check.complaint for check in checked):
+            self._count_invalid(checked[-1].complaint)
         else:
             self._invalid_in_a_row = 0
-            result = await self._run_tool(call.name, checked.arguments, seconds_left)
-        seconds = self._clock.monotonic() - began
-        self.ledger.tool_seconds += seconds
-        count = self._count_repeat(call, result)
+        return messages
+
+    async def _answer_call(self, call: ToolCall, checked: CheckedCall) -> Message:
+        seconds_left = self._begin_step()
+        step = self.ledger.steps
+        began = self._clock.monotonic()
+        try:
+            result = await self._result(call.name, checked, seconds_left)
+        finally:
+            seconds = self._clock.monotonic() - began
+            self.ledger.tool_seconds += seconds
         await self._record_call(call, result, seconds)
-        if checked.complaint:
-            self._count_invalid(checked.complaint)
-        self._end_if_circling(call, count)
+        count = self._count_repeat(call, result)
         text = result.text
         if count >= self._agent.repeats_named:
             text += REPEATED.format(count=count)
         return Message(Role.TOOL, text, tool_call_id=call.id, step=step)
 
-    async def _run_tool(
-        self, name: str, arguments: dict[str, object], seconds_left: float
-    ) -> ToolResult:
+    async def _result(self, name: str, checked: CheckedCall, seconds_left: float) -> ToolResult:
+        if checked.complaint:
+            return ToolResult(checked.complaint, is_error=True)
+        return await self._in_time(self._toolbox.call(name, checked.arguments), seconds_left)
+
+    async def _in_time(self, work: Awaitable[T], seconds_left: float) -> T:
+        limit = timeout(seconds_left)
         try:
-            async with timeout(seconds_left):
-                return await self._toolbox.call(name, arguments)
+            async with limit:
+                return await work
         except TimeoutError:
+            if not limit.expired():
+                raise  # not our limit but a defect inside
             raise used_up(StopReason.MAX_SECONDS, self._budget) from None
 
     def _begin_step(self) -> float:
         """Check the budget before it is spent; returns the seconds that are left."""
-        elapsed = self._clock.monotonic() - self._started
+        elapsed = self._elapsed()
         spent = Spent(self.ledger.steps, self.ledger.tokens, elapsed)
         reason = exhausted(self._budget, spent)
         if reason is not None:
@@ -170,13 +189,14 @@ class AgentLoop:
         self.ledger.steps += 1
         return self._budget.max_seconds - elapsed
 
+    def _elapsed(self) -> float:
+        return self._clock.monotonic() - self._started
+
     def _note(self, turn: ModelTurn) -> None:
         self.ledger.prompt_tokens += turn.usage.prompt_tokens
         self.ledger.completion_tokens += turn.usage.completion_tokens
         if turn.scripted:
             self.ledger.notices[scripted_notice(turn.scripted)] = None
-        if turn.finish_reason == "length" and not turn.message.tool_calls:
-            self.ledger.notices[TRUNCATED] = None
 
     def _count_invalid(self, complaint: str) -> None:
         self._invalid_in_a_row += 1
@@ -189,14 +209,13 @@ class AgentLoop:
     def _count_repeat(self, call: ToolCall, result: ToolResult) -> int:
         digest = hashlib.sha256(result.text.encode(errors="replace")).hexdigest()
         self._seen.append(CallSeen(call.name, call.arguments, digest))
-        return repeats(self._seen)
-
-    def _end_if_circling(self, call: ToolCall, count: int) -> None:
+        count = repeats(self._seen)
         if count >= self._agent.repeats_ended:
             raise ModelRepeatedItself(
                 f"The model called {call.name} {count} times with the same arguments and the same "
                 "result. Ask in other words, or use a stronger model."
             )
+        return count
 
     async def _record_turn(self, turn: ModelTurn, seconds: float) -> None:
         data: dict[str, JsonValue] = {

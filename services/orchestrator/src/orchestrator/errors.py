@@ -28,7 +28,13 @@
     │   ├── BudgetExhausted
     │   ├── ModelMisbehaved
     │   └── ModelRepeatedItself
-    ├── StorageFailure            DatabaseUnavailable, ObjectNotFound
+    ├── StorageFailure            database and objects
+    │   ├── DatabaseUnavailable
+    │   ├── ObjectNotFound
+    │   ├── ObjectConflict
+    │   ├── StaleLease
+    │   ├── BundleIncomplete
+    │   └── ManifestUnreadable
     └── ConfigurationError        a setting cannot work on this machine
 
 `code` is stable: clients match on it. `detail` is a sentence that says what to do. Neither
@@ -263,6 +269,34 @@ class ObjectNotFound(StorageFailure):
     """Object storage holds nothing under this key."""
 
     code = "object_not_found"
+
+
+class ObjectConflict(StorageFailure):
+    """An object is not of the generation that a write was made for."""
+
+    code = "object_conflict"
+    status = 409
+
+
+class StaleLease(StorageFailure):
+    """A writer's lease on the workspace was taken over by another."""
+
+    code = "stale_lease"
+    status = 409
+
+
+class BundleIncomplete(StorageFailure):
+    """A bundle builds on, or a checkpoint names, commits that object storage does not hold."""
+
+    code = "bundle_incomplete"
+    status = 409
+
+
+class ManifestUnreadable(StorageFailure):
+    """A workspace's manifest is damaged or was written by a newer release."""
+
+    code = "manifest_unreadable"
+    status = 500
 
 
 class ConfigurationError(BerthError):

@@ -10,11 +10,13 @@ import structlog
 from orchestrator.agent import Agent
 from orchestrator.api.services import ModelInfo, Services
 from orchestrator.clock import SystemClock
+from orchestrator.data_directory import held
 from orchestrator.domain.budget import Budget
-from orchestrator.domain.container import Limits
-from orchestrator.errors import BerthError
+from orchestrator.domain.container import Container, ContainerState, Limits
+from orchestrator.errors import BerthError, RuntimeFailure
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
@@ -24,7 +26,7 @@ from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
-from orchestrator.ports import Runtime
+from orchestrator.ports import ObjectStore, Runtime
 from orchestrator.runtimes.bubblewrap import sandbox_problem
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem
@@ -32,6 +34,7 @@ from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.runtimes.selection import choose
 from orchestrator.settings import RuntimeChoice, Settings
 from orchestrator.storage.objects.files import FileObjectStore
+from orchestrator.storage.objects.gcs import GcsObjectStore
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
 from orchestrator.storage.postgres.migrations import migrate
@@ -42,36 +45,35 @@ from orchestrator.workers.client import HttpWorkers
 
 log = structlog.get_logger(__name__)
 
-RESTARTED = "The service was restarted while this task ran. What it did is not lost; send it again."
-
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Services]:
+async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncIterator[Services]:
     """Everything the service needs, started; stopped again at the end, in reverse order.
+
+    Args:
+        settings: All settings.
+        keep_containers: False removes the deployment's containers at the end, with their work.
 
     Raises:
         BerthError: A part cannot start; the sentence says what to do.
     """
-    # Passable, because the database and the sandboxes of root run under other users.
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
     async with AsyncExitStack() as stack:
+        stack.enter_context(held(settings.data_dir))
         tasks, events, model_info, runtime = await _start_parts(settings, stack)
         info = await runtime.info()
         log.info("runtime_chosen", runtime=info.name, reason=info.reason,
                  not_enforced=info.not_enforced)  # fmt: skip
-        left = await tasks.fail_unfinished("orchestrator_restarted", RESTARTED)
-        if left:
-            log.warning("unfinished_tasks_failed", count=left)
+        await recover(tasks, runtime)
         model = OpenAIModel(
             model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
         )
         stack.push_async_callback(model.close)
         repositories = _repositories(settings)
-        objects = FileObjectStore(settings.data_dir / "objects")
-        await objects.clean()
+        objects = await _objects(settings, stack)
         clock = SystemClock()
         lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
-        stack.push_async_callback(_stop_containers, lease)
+        end_containers = _stop_containers if keep_containers else _remove_containers
+        stack.push_async_callback(end_containers, lease, runtime)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
@@ -152,6 +154,17 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
     return runtime
 
 
+async def _objects(settings: Settings, stack: AsyncExitStack) -> ObjectStore:
+    if settings.gcs_bucket is None:
+        files = FileObjectStore(settings.data_dir / "objects")
+        await files.clean()
+        return files
+    bucket = GcsObjectStore(settings.gcs_bucket)
+    stack.push_async_callback(bucket.close)
+    await bucket.check()
+    return bucket
+
+
 async def _metadata(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[PostgresTaskStore, PostgresEventLog]:
@@ -211,6 +224,25 @@ def _largest_budget(settings: Settings) -> Budget:
     return Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
 
 
-async def _stop_containers(lease: Lease) -> None:
-    for failure in await lease.stop_all():
-        log.error("container_left_running", code=failure.code, detail=failure.detail)
+async def _stop_containers(lease: Lease, runtime: Runtime) -> None:
+    """Stop what we used, and what an orchestrator that was killed here has left running."""
+    failures = await lease.stop_all()
+    try:
+        for container in await runtime.list():
+            if _runs_here(container):
+                await runtime.stop(container.name)
+    except RuntimeFailure as failure:
+        failures.append(failure)
+    for each in failures:
+        log.error("container_left_running", code=each.code, detail=each.detail)
+
+
+def _runs_here(container: Container) -> bool:
+    # Without its socket under our data directory it is another orchestrator's.
+    uds = container.endpoint.uds
+    return container.state is ContainerState.RUNNING and uds is not None and uds.exists()
+
+
+async def _remove_containers(_lease: Lease, runtime: Runtime) -> None:
+    for container in await runtime.list():
+        await runtime.remove(container.name)

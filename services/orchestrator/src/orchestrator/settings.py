@@ -42,12 +42,24 @@ class Settings(BaseSettings):
     Names without prefix are those that users of such systems know; ours start with `BERTH_`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="BERTH_", populate_by_name=True, extra="ignore")
+    # Compose files hand on what is unset as empty variables.
+    model_config = SettingsConfigDict(
+        env_prefix="BERTH_", env_ignore_empty=True, populate_by_name=True, extra="ignore"
+    )
 
     database_url: SecretStr | None = Field(
         default=None,
         validation_alias="DATABASE_URL",
         description="Postgres address; unset: an embedded Postgres under the data directory.",
+    )
+    gcs_bucket: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$",
+        validation_alias="GCS_BUCKET",
+        description=(
+            "Google Cloud Storage bucket for uploaded files and checkpoints; unset: files under "
+            "the data directory."
+        ),
     )
     gpt_oss_url: str | None = Field(
         default=None,
@@ -117,7 +129,10 @@ class Settings(BaseSettings):
         default=2_000_000, ge=1, description="Default and largest budget of tokens."
     )
     max_seconds: float = Field(
-        default=1_800.0, gt=0, description="Default and largest budget of seconds."
+        default=1_800.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Default and largest budget of seconds.",
     )
     context_tokens: int = Field(
         default=120_000, ge=2_000, description="Context window of the model, in tokens."
@@ -134,6 +149,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="info", pattern=r"^(debug|info|warning|error)$", description="Least level logged."
     )
+
+    @field_validator("gcs_bucket", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("allow_paths", mode="before")
     @classmethod

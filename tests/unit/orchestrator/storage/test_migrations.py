@@ -86,8 +86,6 @@ VALUES ('t', 'w', 'sandbox', '?', '[]', 1, 1, 1);
         "UPDATE tasks SET error_code = 'x', error_detail = 'y'",
         "UPDATE tasks SET workspace_id = 'other'",
         "UPDATE workspaces SET worker_key = 'short'",
-        "INSERT INTO workspaces (id, key, repositories, worker_key) "
-        "VALUES ('w2', 'k', '[]', repeat('x', 43))",
         "INSERT INTO events (task_id, number, kind, step, data, append_id) "
         "VALUES ('t', 0, 'notice', 0, '{}', gen_random_uuid())",
         "INSERT INTO events (task_id, number, kind, step, data, append_id) "

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 
 from orchestrator.api import containers, files, health, tasks, workspaces
 from orchestrator.api.body_limit import BodyLimit
-from orchestrator.api.problem import install_problem_handlers
+from orchestrator.api.problem import PROBLEM_RESPONSES, install_problem_handlers
 from orchestrator.api.services import Services
 
 DESCRIPTION = (
@@ -15,7 +15,12 @@ DESCRIPTION = (
 
 def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     """Make the application over running services."""
-    app = FastAPI(title="Berth", version=services.version, description=DESCRIPTION)
+    app = FastAPI(
+        title="Berth",
+        version=services.version,
+        description=DESCRIPTION,
+        responses=PROBLEM_RESPONSES,
+    )
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     install_problem_handlers(app)

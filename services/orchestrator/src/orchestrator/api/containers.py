@@ -1,13 +1,21 @@
 """Containers: what runs, and how to end it."""
 
-from fastapi import APIRouter, Response
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from orchestrator.api.schemas import ContainerBody
 from orchestrator.api.services import Use
+from orchestrator.domain.workspace import CONTAINER_PREFIX, ID_LENGTH
 from orchestrator.errors import ContainerNotFound
 
 router = APIRouter(tags=["containers"])
+
+NAME = re.compile(rf"{CONTAINER_PREFIX}[0-9a-f]{{{ID_LENGTH}}}")
+MAX_NAME_SHOWN = 80
+MAX_LINES = 10_000
 
 
 @router.get(
@@ -32,8 +40,11 @@ async def list_containers(services: Use) -> list[ContainerBody]:
     response_class=PlainTextResponse,
     summary="The last lines a container's worker wrote",
 )
-async def read_logs(name: str, services: Use, lines: int = 200) -> str:
+async def read_logs(
+    name: str, services: Use, lines: Annotated[int, Query(ge=1, le=MAX_LINES)] = 200
+) -> str:
     """The worker's log; tool output is not in it."""
+    await _require(name, services)
     return await services.runtime.logs(name, lines)
 
 
@@ -54,5 +65,9 @@ async def remove_container(name: str, services: Use) -> Response:
 
 
 async def _require(name: str, services: Use) -> None:
-    if await services.runtime.poll(name) is None:
-        raise ContainerNotFound(f"There is no container {name!r}.", container=name)
+    # A name of another form must not get as far as a runtime, which makes paths of names.
+    if not NAME.fullmatch(name) or await services.runtime.poll(name) is None:
+        shown = name[:MAX_NAME_SHOWN]
+        raise ContainerNotFound(
+            f"There is no container {shown!r}: GET /containers lists them.", container=shown
+        )

@@ -4,15 +4,25 @@ from fastapi import APIRouter, Request, Response
 
 from orchestrator.api.schemas import UploadBody
 from orchestrator.api.services import Use
-from orchestrator.errors import RequestTooLarge
+from orchestrator.errors import InvalidRequest, RequestTooLarge
 from orchestrator.ports import ObjectInfo
 
 router = APIRouter(tags=["files"])
 
+REPLACED = "\ufffd"  # what the server makes of bytes that are no UTF-8
+BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
-@router.put("/files/{name:path}", response_model=UploadBody, summary="Upload a file")
+
+@router.put(
+    "/files/{name:path}",
+    response_model=UploadBody,
+    summary="Upload a file",
+    openapi_extra={"requestBody": {"content": BINARY, "required": True}},
+)
 async def put_file(name: str, request: Request, services: Use) -> UploadBody:
     """Store or replace a file; the request's body is its content."""
+    if REPLACED in name:
+        raise InvalidRequest("The file's name in the address is not UTF-8: encode it as that.")
     content = await request.body()
     if len(content) > services.max_file_bytes:
         raise RequestTooLarge(

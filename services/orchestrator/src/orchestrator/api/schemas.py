@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -64,6 +66,17 @@ class FileBody(_Strict):
         return InlineFile(self.name, self.content.encode())
 
 
+def _kind_of_file(value: object) -> str:
+    return NAMED if isinstance(value, str) else GIVEN
+
+
+# The tags would be parts of an error's location; their form lets `api.problem` leave them out.
+NAMED, GIVEN = "<named>", "<given>"
+FileChoice = Annotated[
+    Annotated[FileBody, Tag(GIVEN)] | Annotated[str, Tag(NAMED)], Discriminator(_kind_of_file)
+]
+
+
 class OrchestrateBody(_Strict):
     """A question or a job, and the repository it is about."""
 
@@ -101,7 +114,7 @@ class OrchestrateBody(_Strict):
         max_length=255,
         description="Branch, tag or commit to start from; default: the remote's HEAD.",
     )
-    files: list[FileBody | str] = Field(
+    files: list[FileChoice] = Field(
         default_factory=list,
         max_length=MAX_FILES,
         description=(

@@ -15,8 +15,13 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 def event_frame(event: Event) -> bytes:
     """A task's event as a frame; its number is the id that `Last-Event-ID` resumes from."""
-    data = {"number": event.number, "step": event.step, "at": event.at.isoformat(), **event.data}
-    return frame(event.kind.value, data, event.number)
+    data: dict[str, JsonValue] = {
+        "task_id": event.task_id,
+        "number": event.number,
+        "step": event.step,
+        "at": event.at.isoformat(),
+    }
+    return frame(event.kind.value, {**data, **event.data}, event.number)
 
 
 def frame(name: str, data: Mapping[str, JsonValue], number: int | None = None) -> bytes:

@@ -1,6 +1,7 @@
 """Tasks: give one, read one, follow one."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from orchestrator.errors import InvalidRequest, RequestTooLarge
 router = APIRouter(tags=["tasks"])
 
 EVENT_STREAM = "text/event-stream"
+EVENT_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @router.post(
@@ -65,10 +67,16 @@ async def follow_task(
 ) -> StreamingResponse:
     """All events of a task as server-sent events, ending with `finished`."""
     await services.tasks.get(task_id)
-    if last_event_id is not None and not last_event_id.isdigit():
-        raise InvalidRequest("Last-Event-ID must be the number of an event.")
-    frames = _events(services, task_id, int(last_event_id or 0))
+    frames = _events(services, task_id, _event_number(last_event_id))
     return StreamingResponse(with_heartbeats(frames), media_type=EVENT_STREAM, headers=HEADERS)
+
+
+def _event_number(last_event_id: str | None) -> int:
+    if not last_event_id:
+        return 0
+    if not EVENT_NUMBER.fullmatch(last_event_id):
+        raise InvalidRequest("Last-Event-ID must be the number of an event: send the last one's.")
+    return int(last_event_id)
 
 
 async def _events(services: Services, task_id: str, after: int) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ router = APIRouter(tags=["workspaces"])
 
 @router.get("/workspaces", response_model=list[WorkspaceBody], summary="Known workspaces")
 async def list_workspaces(services: Use) -> list[WorkspaceBody]:
-    """All workspaces, the latest used first."""
+    """All workspaces with repositories, the latest used first."""
     return [
         WorkspaceBody(
             id=each.workspace.id,
@@ -21,4 +21,5 @@ async def list_workspaces(services: Use) -> list[WorkspaceBody]:
             last_used_at=each.last_used_at,
         )
         for each in await services.tasks.workspaces()
+        if not each.workspace.is_scratch
     ]

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from orchestrator.errors import BerthError
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
 
+INTERRUPTED = 130
+SSH_ADDRESS = re.compile(r"[^/]+@[^/]+:")
 DEFAULT_QUERY = "Write a function slugify(text) and a test for it."
 
 
@@ -23,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = make_screen(as_json=given.json)
     # Its own directory: the demo leaves nothing behind and disturbs no running service.
     with tempfile.TemporaryDirectory(prefix="berth-demo-") as directory:
-        demo = Demo(given.repo, given.query, given.runtime, Path(directory) / "data")
-        Path(directory).chmod(0o711)  # for the database and the sandboxes of root, see `main`
+        data_dir = Path(directory)
+        # Passable, because the database and the sandboxes of root run under other users.
+        data_dir.chmod(0o711)
+        demo = Demo(_repository(given.repo), given.query, given.runtime, data_dir)
         return _run(demo, screen)
 
 
@@ -34,10 +39,17 @@ def _run(demo: Demo, screen: Screen) -> int:
     except BerthError as error:
         screen.fail(error.detail)
         return 1
-    except KeyboardInterrupt:
-        screen.fail("Stopped.")
-        return 130
+    if succeeded is None:
+        screen.fail("Stopped before the task was done.")
+        return INTERRUPTED
     return 0 if succeeded else 1
+
+
+def _repository(given: str) -> str:
+    """An address as it stands, a local path made absolute."""
+    path = given.removeprefix("file://")
+    is_address = "://" in path or SSH_ADDRESS.match(path)
+    return path if is_address else str(Path(path).resolve())
 
 
 def _parser() -> argparse.ArgumentParser:

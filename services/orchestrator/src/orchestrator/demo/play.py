@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from orchestrator.demo.screen import Screen
 from orchestrator.errors import BerthError
-from orchestrator.serve import serve
+from orchestrator.serve import serve, stopped_by_signals, unless
 from orchestrator.settings import RuntimeChoice, Settings
 
 Json = dict[str, JsonValue]
@@ -30,67 +30,65 @@ class Demo:
     data_dir: Path
 
 
-async def run_demo(demo: Demo, screen: Screen) -> bool:
-    """Run the demo; True if its task succeeded.
+async def run_demo(demo: Demo, screen: Screen) -> bool | None:
+    """Run the demo; True if its task succeeded, None if a signal ended it before.
 
     Raises:
         BerthError: The service cannot start, or refused the task.
     """
-    async with _service(_settings(demo)) as http:
-        screen.health((await http.get("/health")).json())
-        screen.asked(demo.repository, demo.query)
-        result = await _orchestrate(demo, http, screen)
-        containers = (await http.get("/containers")).json()
-    screen.result(result, containers)
+    with stopped_by_signals() as stop:
+        async with _service(_settings(demo), stop) as http:
+            if http is None:
+                return None
+            return await unless(stop, asyncio.create_task(_show(demo, http, screen)))
+
+
+async def _show(demo: Demo, http: httpx2.AsyncClient, screen: Screen) -> bool:
+    screen.health((await http.get("/health")).json())
+    screen.asked(demo.repository, demo.query)
+    result = await _orchestrate(demo, http, screen)
+    screen.result(result, (await http.get("/containers")).json())
     return result["status"] == "succeeded"
 
 
 def _settings(demo: Demo) -> Settings:
-    local = _local_path(demo.repository)
     settings = Settings()
+    local = (Path(demo.repository),) if demo.repository.startswith("/") else ()
     return settings.model_copy(
         update={
             "data_dir": demo.data_dir,
+            "database_url": None,  # a running service may use that one
             "port": 0,
             "runtime": demo.runtime,
             "deployment": f"demo-{os.getpid()}",
-            "allow_paths": (*settings.allow_paths, *([local] if local else [])),
+            "allow_paths": (*settings.allow_paths, *local),
         }
     )
 
 
-def _local_path(repository: str) -> Path | None:
-    path = Path(repository.removeprefix("file://"))
-    return path.resolve() if path.is_absolute() else None
-
-
 @asynccontextmanager
-async def _service(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """The service on a free port, and a client to it; its containers are removed at the end."""
+async def _service(
+    settings: Settings, stop: asyncio.Event
+) -> AsyncIterator[httpx2.AsyncClient | None]:
+    """The service on a free port, and a client to it; None if it was stopped as it started."""
     addresses: asyncio.Queue[str] = asyncio.Queue()
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, addresses.put_nowait, stop))
+    serving = asyncio.create_task(
+        serve(settings, stop, addresses.put_nowait, keep_containers=False)
+    )
     ready = asyncio.create_task(addresses.get())
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if not ready.done():
-        ready.cancel()
-        await serving  # raises why the service cannot start
     try:
+        if not ready.done():
+            yield None
+            return
         async with httpx2.AsyncClient(
             base_url=ready.result(), timeout=settings.max_seconds, trust_env=False
         ) as http:
-            try:
-                yield http
-            finally:
-                await _remove_containers(http)
+            yield http
     finally:
+        ready.cancel()
         stop.set()
-        await serving
-
-
-async def _remove_containers(http: httpx2.AsyncClient) -> None:
-    for container in (await http.get("/containers")).json():
-        await http.delete(f"/containers/{container['name']}")
+        await serving  # raises why the service could not start
 
 
 async def _orchestrate(demo: Demo, http: httpx2.AsyncClient, screen: Screen) -> Json:

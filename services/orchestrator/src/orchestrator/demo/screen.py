@@ -87,7 +87,7 @@ class ConsoleScreen:
     def event(self, name: str, data: dict[str, Any]) -> None:
         """One line for an event, and a second one for a tool's result."""
         if name == "container":
-            self._line("container", f"{data['name']} on {data['runtime']}: {data['how']}d")
+            self._line("container", f"{data['name']} on {data['runtime']} ({data['how']})")
         elif name == "prepared":
             self._line("prepared", " ".join(data["dependencies"]) or "the worktree stands")
         elif name == "model":
@@ -104,21 +104,35 @@ class ConsoleScreen:
 
     def result(self, task: dict[str, Any], containers: Sequence[dict[str, Any]]) -> None:
         """Answer, patch, receipt, containers."""
-        self._console.print(Panel(escape(task["answer"] or _failure(task)), title="Answer"))
+        self._section("Answer", task["answer"] or _failure(task))
         for notice in task["notices"]:
             self._line("note", notice)
         if task["diff"]:
-            patch = Syntax(task["diff"], "diff", theme="ansi_dark", word_wrap=True)
-            self._console.print(Panel(patch, title="Patch"))
-        self._console.print(_receipt(task))
-        self._console.print(_containers(containers))
+            self._section("Patch", task["diff"], "diff")
+        for table in (_receipt(task), _containers(containers)):
+            if not self._console.is_terminal:
+                table.box = None
+            self._console.print(table)
 
     def fail(self, sentence: str) -> None:
         """The failure, on standard error."""
         print(f"demo: {sentence}", file=sys.stderr)
 
+    def _section(self, title: str, text: str, language: str = "text") -> None:
+        if self._console.is_terminal:
+            shown = Syntax(_visible(text), language, theme="ansi_dark", word_wrap=True)
+            self._console.print(Panel(shown, title=title))
+        else:  # as it stands, so that other programs can use it
+            print(f"\n{title}:\n{text.rstrip()}\n", file=self._console.file)
+
     def _line(self, label: str, text: str) -> None:
-        self._console.print(f"[bold]{escape(label):>10}[/bold]  {escape(text)}", soft_wrap=True)
+        shown = escape(_visible(text))
+        self._console.print(f"[bold]{escape(label):>10}[/bold]  {shown}", soft_wrap=True)
+
+
+def _visible(text: str) -> str:
+    """The text without control characters: a repository's must not reach the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def _short(text: str) -> str:
@@ -137,7 +151,7 @@ def _receipt(task: dict[str, Any]) -> Table:
     rows |= {"steps": task["steps"], "changed files": ", ".join(task["changed_files"]) or "none"}
     rows |= {name.replace("_", " "): value for name, value in task["receipt"].items()}
     for name, value in rows.items():
-        table.add_row(name, escape(str(value)))
+        table.add_row(name, escape(_visible(str(value))))
     return table
 
 

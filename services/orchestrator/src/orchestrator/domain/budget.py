@@ -56,8 +56,8 @@ def used_up(reason: StopReason, budget: Budget) -> BudgetExhausted:
     """The error that tells which limit a task reached."""
     limit = {
         StopReason.MAX_STEPS: f"{budget.max_steps} steps",
-        StopReason.MAX_TOKENS: f"{budget.max_tokens} tokens",
-        StopReason.MAX_SECONDS: f"{budget.max_seconds:g} seconds",
+        StopReason.MAX_TOKENS: f"{budget.max_tokens:,} tokens",
+        StopReason.MAX_SECONDS: f"{budget.max_seconds:,.10g} seconds",
     }[reason]
     return BudgetExhausted(
         f"The task used up its budget of {limit} before the model answered. What it did is kept; "

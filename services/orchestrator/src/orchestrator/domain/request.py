@@ -8,6 +8,7 @@ from orchestrator.domain.budget import Budget
 from orchestrator.errors import FileConflict, InvalidRequest
 
 MAX_NAME_BYTES = 512
+MAX_PART_BYTES = 240  # a file system's 255, less room for what storage adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,15 @@ def granted(asked: BudgetRequest, largest: Budget) -> Budget:
     """The budget a task gets.
 
     Raises:
-        InvalidRequest: More is asked for than the deployment allows.
+        InvalidRequest: More is asked for than the deployment allows, or nothing at all.
     """
     for name in ("max_steps", "max_tokens", "max_seconds"):
         wanted, limit = getattr(asked, name), getattr(largest, name)
-        if wanted is not None and wanted > limit:
+        # So written that NaN is refused too.
+        if wanted is not None and not 0 < wanted <= limit:
             raise InvalidRequest(
-                f"budget.{name} is {wanted}, but this deployment allows at most {limit:g}.",
+                f"budget.{name} is {wanted}: ask for more than 0 and, on this deployment, at most "
+                f"{limit:,.10g}.",
                 field=f"budget.{name}",
             )
     return Budget(
@@ -71,8 +74,12 @@ def checked_file_name(name: str) -> str:
         raise InvalidRequest(
             f"{name[:80]!r} is not a file name: give a relative path without '..'.", file=name[:80]
         )
-    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+    if len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidRequest(f"A file name has at most {MAX_NAME_BYTES} bytes.", file=name[:80])
+    if any(len(part.encode()) > MAX_PART_BYTES for part in path.parts):
+        raise InvalidRequest(
+            f"Between slashes a file name has at most {MAX_PART_BYTES} bytes.", file=name[:80]
+        )
     return str(path)
 
 

@@ -9,6 +9,8 @@ from orchestrator.domain.repository import RepositoryUrl
 
 ID_LENGTH = 16
 CONTAINER_PREFIX = "repo-"
+FILES = "files"
+"""The directory of a task's tree that holds the files its caller gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def _workspace(key: str, repositories: tuple[Repository, ...]) -> Workspace:
 
 
 def _named(urls: Sequence[RepositoryUrl]) -> tuple[Repository, ...]:
-    taken: set[str] = set()
+    # Beside several repositories lies the directory of the caller's files.
+    taken = {FILES} if len(urls) > 1 else set()
     repositories = []
     for url in urls:
         name, number = url.name, 1

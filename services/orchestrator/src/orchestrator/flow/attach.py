@@ -1,15 +1,14 @@
 """Find the files a task is given: inline, uploaded before, or in its repositories."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from orchestrator.domain.request import InlineFile, checked_file_name, require_distinct
 from orchestrator.domain.task import InputFile, StartPoint
-from orchestrator.domain.workspace import Workspace
+from orchestrator.domain.workspace import FILES, Workspace
 from orchestrator.errors import FileConflict, ObjectNotFound, UnknownFile
 from orchestrator.flow.uploads import upload_key
 from orchestrator.ports import ObjectStore, Repositories
-
-FILES = "files"
 
 
 class Attach:
@@ -45,7 +44,7 @@ class Attach:
             return InputFile(checked_file_name(wanted.name), wanted.content)
         name = checked_file_name(wanted)
         try:
-            return InputFile(name, await self._objects.get(upload_key(name)))
+            return InputFile(name, (await self._objects.read(upload_key(name))).content)
         except ObjectNotFound:
             content = await self._in_repositories(name, workspace, start)
         if content is None:
@@ -76,8 +75,11 @@ class Attach:
         if len(workspace.repositories) != 1:
             return  # files lie beside the repositories, not in one of them
         url, commit = workspace.repositories[0].url, start[0].commit
-        if await self._repositories.read_file(url, commit, f"{FILES}/{name}") is not None:
-            raise FileConflict(
-                f"The repository has a file {FILES}/{name} of its own: give yours another name.",
-                file=name,
-            )
+        place = PurePosixPath(FILES, name)
+        for path in (place, *place.parents[:-1]):
+            if await self._repositories.read_file(url, commit, str(path)) is not None:
+                raise FileConflict(
+                    f"{FILES}/{name} cannot be placed: the repository has a file {path} of its "
+                    "own. Give yours another name.",
+                    file=name,
+                )

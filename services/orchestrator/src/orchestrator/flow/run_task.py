@@ -19,6 +19,7 @@ from orchestrator.tools.kept_output import KeptOutput
 log = structlog.get_logger(__name__)
 
 KEEP_WORK_SECONDS = 30.0
+PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class RunTask:
             try:
                 async with leased.worker.toolbox(task.id) as toolbox:
                     work.answer = await self._loop(task, work, leased.worker, toolbox)
-            finally:
-                await self._keep_patch(task, work, leased.worker)
+            except BaseException:
+                await self._salvage_patch(task, work, leased.worker)
+                raise
+            await self._keep_patch(task, work, leased.worker)
 
     async def _loop(self, task: NewTask, work: _Work, worker: Worker, toolbox: Toolbox) -> str:
         parts = self._parts
@@ -96,6 +99,14 @@ class RunTask:
         work.ledger = loop.ledger
         return await loop.run(task.query)
 
+    async def _salvage_patch(self, task: NewTask, work: _Work, worker: Worker) -> None:
+        """Keep the patch of work that an error ended; that error says more than a lost patch."""
+        try:
+            await self._keep_patch(task, work, worker)
+        except BerthError as failure:
+            log.warning("patch_lost", task=task.id, code=failure.code, detail=failure.detail)
+            work.ledger.notices[PATCH_LOST] = None
+
     async def _keep_patch(self, task: NewTask, work: _Work, worker: Worker) -> None:
         """Read the patch while the worker is at hand; a dead worker's volume is read later."""
         try:
@@ -104,6 +115,11 @@ class RunTask:
         except WorkerUnreachable:
             log.warning("worker_gone", task=task.id)
             work.patch = await self._patch_of_revived(task)
+        except TimeoutError:
+            raise WorkerUnreachable(
+                f"The worker did not hand over the patch within {KEEP_WORK_SECONDS:.0f} s. Its "
+                "tree may be too large; send the task again."
+            ) from None
 
     async def _patch_of_revived(self, task: NewTask) -> Patch:
         """The patch read through a new container on the same volume."""

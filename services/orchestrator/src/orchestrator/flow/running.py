@@ -25,8 +25,15 @@ class RunningTasks:
         return running
 
     async def cancel_all(self) -> None:
-        """Cancel every task and wait until its ending is recorded."""
+        """Cancel every task and wait until its ending is recorded.
+
+        What goes wrong with an ending is raised to whoever awaits that task, else logged by
+        asyncio.
+        """
+        # A task that was cancelled before its first step could not record anything.
+        await asyncio.sleep(0)
         running = list(self._running.values())
         for each in running:
             each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:
+            await asyncio.wait(running)

@@ -1,6 +1,7 @@
 """Give a worker what a task starts from: its repositories' commits and its files."""
 
 import asyncio
+from contextlib import aclosing
 
 from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Repository
@@ -33,5 +34,7 @@ class Supply:
         self, repository: Repository, point: StartPoint, have: tuple[str, ...], worker: Worker
     ) -> None:
         bundle = await self._repositories.bundle(repository.url, point, have)
-        if bundle is not None:
+        if bundle is None:
+            return
+        async with aclosing(bundle):  # so that git ends at once when we do
             await worker.receive(repository.name, str(repository.url), bundle)

@@ -1,6 +1,7 @@
 """Files uploaded before the tasks that use them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrator.domain.request import checked_file_name
 from orchestrator.errors import FileNotFound
@@ -21,15 +22,12 @@ class Uploads:
         self._objects = objects
 
     async def put(self, name: str, content: bytes) -> ObjectInfo:
-        """Store or replace a file."""
-        return await self._objects.put(upload_key(checked_file_name(name)), content)
+        """Store or replace a file; its key in the answer is its name."""
+        return _upload(await self._objects.put(upload_key(checked_file_name(name)), content))
 
     async def list(self) -> Sequence[ObjectInfo]:
         """All uploaded files; their keys are their names."""
-        found = await self._objects.list(PREFIX)
-        return [
-            ObjectInfo(each.key.removeprefix(PREFIX), each.size, each.updated_at) for each in found
-        ]
+        return [_upload(each) for each in await self._objects.list(PREFIX)]
 
     async def delete(self, name: str) -> None:
         """Delete a file.
@@ -39,3 +37,7 @@ class Uploads:
         """
         if not await self._objects.delete(upload_key(checked_file_name(name))):
             raise FileNotFound(f"There is no uploaded file {name!r}.", file=name)
+
+
+def _upload(info: ObjectInfo) -> ObjectInfo:
+    return replace(info, key=info.key.removeprefix(PREFIX))

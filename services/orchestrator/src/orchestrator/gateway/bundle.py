@@ -10,7 +10,7 @@ still lead to them, which a deleted branch breaks although the objects are there
 git checks anyway that nothing is missing.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 
 from orchestrator.errors import StorageFailure
 from orchestrator.gateway.git_command import Git
@@ -33,7 +33,7 @@ def header(refs: Mapping[str, Ref], commit: str) -> bytes:
 
 async def stream_bundle(
     git: Git, mirror: Mirror, refs: Mapping[str, Ref], commit: str, have: Iterable[str]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The bundle in pieces; git waits while nobody takes them and ends when nobody will.
 
     Raises:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.domain.repository import RepositoryUrl
@@ -105,7 +105,7 @@ class GitRepositories:
 
     async def bundle(
         self, url: RepositoryUrl, start: StartPoint, have: Sequence[str]
-    ) -> AsyncIterator[bytes] | None:
+    ) -> AsyncGenerator[bytes, None] | None:
         """A git bundle of the mirror without what follows from the commits in `have`.
 
         It names all branches and tags under their own names; a start commit that none of them is

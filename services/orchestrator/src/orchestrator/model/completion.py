@@ -1,7 +1,6 @@
 """Read a chat completion strictly: what is not one is an error, never a guess."""
 
-from openai.types.chat import ChatCompletion
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.domain.conversation import Message, ModelTurn, Role, ToolCall, Usage
 from orchestrator.errors import ModelResponseInvalid
@@ -37,8 +36,9 @@ class _Choice(_Wire):
 
 
 class _Usage(_Wire):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    # Less than nothing would widen a task's budget.
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
 
 
 class _Completion(_Wire):
@@ -48,23 +48,21 @@ class _Completion(_Wire):
     system_fingerprint: str | None = None
 
 
-def read_turn(completion: object, url: str) -> ModelTurn:
+def read_turn(body: bytes, url: str) -> ModelTurn:
     """The model's turn in a completion.
 
     Args:
-        completion: What the client returned; it does not validate by itself.
+        body: What the endpoint answered.
         url: The endpoint, for the error's text.
 
     Raises:
-        ModelResponseInvalid: It has no choice, or its parts have the wrong types.
+        ModelResponseInvalid: It is not JSON, has no choice, or its parts have the wrong types.
     """
-    if not isinstance(completion, ChatCompletion):
-        raise _invalid(url, "the body is not JSON")
     try:
-        parsed = _Completion.model_validate(completion.model_dump(warnings=False))
+        parsed = _Completion.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise _invalid(url, f"{where}: {first['msg']}") from error
     if not parsed.choices:
         raise _invalid(url, "it has no choices")

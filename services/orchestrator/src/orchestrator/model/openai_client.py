@@ -4,32 +4,70 @@ import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 from openai import (
-    APIConnectionError,
     APIError,
     APIStatusError,
-    APITimeoutError,
     AsyncOpenAI,
     DefaultAioHttpClient,
 )
 
 from orchestrator.domain.conversation import Message, ModelTurn, Role, ToolSpec
-from orchestrator.errors import ModelFailure, ModelRefused, ModelTimeout, ModelUnavailable
+from orchestrator.errors import (
+    ConfigurationError,
+    ModelFailure,
+    ModelRefused,
+    ModelResponseInvalid,
+    ModelTimeout,
+    ModelUnavailable,
+)
 from orchestrator.model.completion import read_turn
 
 RETRIES = 2
 CONNECT_SECONDS = 10.0
 SHOWN = 300
+NO_KEY = "none"
+SHORTEST_KEY = 8
 OVERLOADED = frozenset({408, 409, 429})
 SERVER_ERRORS = 500
 
 
 def endpoint_url(url: str) -> str:
-    """The endpoint's base address ending in `/v1`, whether or not the user wrote that."""
-    trimmed = url.rstrip("/")
+    """The endpoint's base address ending in `/v1`, whether or not the user wrote that.
+
+    Raises:
+        ConfigurationError: It is no plain web address. A password has no place in it, since the
+            address is shown in errors and by `/health`.
+    """
+    trimmed = url.strip().rstrip("/")
+    if not _is_plain(trimmed):
+        raise ConfigurationError(
+            "GPT_OSS_URL is not a plain web address. Write it as http://host:port or "
+            "https://host/path, without user, password or query; a key goes into LLM_API_KEY."
+        )
     return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return known and not ("@" in parts.netloc or parts.query or parts.fragment)
+
+
+def _sendable_key(api_key: str) -> str:
+    key = api_key.strip() or NO_KEY
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            "LLM_API_KEY has characters that cannot be sent. Check that it was copied whole and "
+            "without anything else."
+        )
+    return key
 
 
 class OpenAIModel:
@@ -39,14 +77,18 @@ class OpenAIModel:
         url: Base address of the endpoint, with or without `/v1`.
         api_key: Sent as a bearer token; never logged.
         model: The model's name at the endpoint.
+
+    Raises:
+        ConfigurationError: The address or the key cannot be used.
     """
 
     def __init__(self, url: str, api_key: str, model: str) -> None:
         self._url = endpoint_url(url)
+        self._api_key = _sendable_key(api_key)
         self._model = model
         self._client = AsyncOpenAI(
             base_url=self._url,
-            api_key=api_key,
+            api_key=self._api_key,
             max_retries=RETRIES,
             http_client=DefaultAioHttpClient(base_url=self._url),
         )
@@ -61,36 +103,44 @@ class OpenAIModel:
         }
         if tools:
             request["tools"] = [_tool_to_wire(tool) for tool in tools]
-        connect = min(timeout_seconds, CONNECT_SECONDS)
         try:
             async with asyncio.timeout(timeout_seconds):
-                completion = await self._client.chat.completions.create(
-                    **request, timeout=httpx2.Timeout(timeout_seconds, connect=connect)
+                # The raw answer: the client's own reading of it takes any shape for a completion.
+                answer = await self._client.chat.completions.with_raw_response.create(
+                    **request, timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS)
                 )
-        except (TimeoutError, APITimeoutError) as error:
+        except TimeoutError as error:
             raise ModelTimeout(
-                f"The model at {self._url} did not answer within {timeout_seconds:.0f} s. "
+                f"The model at {self._url} did not answer within {timeout_seconds:.3g} s. "
                 "Give the task more seconds, or check the endpoint's load.",
                 url=self._url,
             ) from error
+        except APIStatusError as error:
+            # Without its cause, which may quote our key in a log.
+            raise self._refusal(error) from None
         except APIError as error:
-            raise self._failure(error) from error
-        return read_turn(completion, self._url)
+            # Its kind APITimeoutError is meant too: only connecting has a limit of its own.
+            raise ModelUnavailable(
+                f"The model endpoint {self._url} cannot be reached or hung up. Check GPT_OSS_URL "
+                "and that the model service runs.",
+                url=self._url,
+            ) from error
+        except aiohttp.ClientError as error:
+            # The client translates all others.
+            raise ModelResponseInvalid(
+                f"What listens at {self._url} does not speak HTTP. Check GPT_OSS_URL.",
+                url=self._url,
+            ) from error
+        return read_turn(answer.content, self._url)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
-    def _failure(self, error: APIError) -> ModelFailure:
-        if isinstance(error, APIConnectionError):
-            return ModelUnavailable(
-                f"The model endpoint {self._url} cannot be reached. Check GPT_OSS_URL and that "
-                "the model service runs.",
-                url=self._url,
-            )
-        status = error.status_code if isinstance(error, APIStatusError) else 0
-        said = f"HTTP {status}: {error.message[:SHOWN]}" if status else error.message[:SHOWN]
-        if status in OVERLOADED or status >= SERVER_ERRORS or not status:
+    def _refusal(self, error: APIStatusError) -> ModelFailure:
+        status = error.status_code
+        said = self._without_key(error.message)[:SHOWN]
+        if status in OVERLOADED or status >= SERVER_ERRORS:
             return ModelUnavailable(
                 f"The model endpoint {self._url} failed or is overloaded ({said}). Try again "
                 "later.",
@@ -103,6 +153,12 @@ class OpenAIModel:
             url=self._url,
             status=status,
         )
+
+    def _without_key(self, text: str) -> str:
+        """Some endpoints quote the key they refuse; a very short one is a word, not a secret."""
+        if len(self._api_key) < SHORTEST_KEY:
+            return text
+        return text.replace(self._api_key, "[key]")
 
 
 def _message_to_wire(message: Message) -> dict[str, Any]:

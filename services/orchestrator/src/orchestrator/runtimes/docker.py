@@ -47,7 +47,8 @@ from orchestrator.runtimes.socket_directory import SocketDirectories
 from orchestrator.settings import Transport
 
 PARALLEL_STARTS = 4
-ATTEMPTS = 3
+ATTEMPTS = 10
+ATTEMPT_PAUSE_SECONDS = 0.1  # the engine reserves a name before the container can be seen
 STOP_SECONDS = 2
 FAILURE_LOG_LINES = 20
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
@@ -100,6 +101,7 @@ class DockerRuntime:
                 # Another orchestrator of this deployment may have been quicker; then look again.
                 with suppress(NameTaken):
                     return await self._ensure_once(spec)
+                await asyncio.sleep(ATTEMPT_PAUSE_SECONDS)
         raise ContainerStartFailed(
             f"The engine has another container named {self._deployment.qualify(spec.name)} that "
             "is not of this deployment. Remove it, or set BERTH_DEPLOYMENT to a name of your own.",

@@ -221,6 +221,9 @@ class SandboxRuntime:
             async with asyncio.timeout(self._start_timeout_seconds):
                 process = await launcher.start(places, spec.limits, groups, write_record)
                 readiness = await self._wait(spec.name, process)
+        except asyncio.CancelledError:
+            await self._clear_failed(spec.name, is_new=is_new)
+            raise
         except TimeoutError:
             readiness = Readiness.SILENT
         except OSError as error:

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Protocol
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.excerpt import excerpt
-from orchestrator.ports import Progress, Toolbox, Worker
+from orchestrator.ports import Progress, Toolbox
+
+
+class OutputKeeper(Protocol):
+    """What of `ports.Worker` is needed here."""
+
+    async def keep_output(self, task_id: str, name: str, text: str) -> str:
+        """Keep a long tool output in the task's tree; returns the path the model can read."""
+        ...
 
 
 class KeptOutput:
@@ -14,14 +23,14 @@ class KeptOutput:
 
     Args:
         inner: The toolbox whose results are cut.
-        worker: Keeps the whole results in the task's tree.
+        keeper: Keeps the whole results in the task's tree; the task's worker.
         task_id: The task.
         limit: Most characters of a result that the model gets.
     """
 
-    def __init__(self, inner: Toolbox, worker: Worker, task_id: str, limit: int) -> None:
+    def __init__(self, inner: Toolbox, keeper: OutputKeeper, task_id: str, limit: int) -> None:
         self._inner = inner
-        self._worker = worker
+        self._keeper = keeper
         self._task_id = task_id
         self._limit = limit
         self._numbers = count(1)
@@ -38,5 +47,5 @@ class KeptOutput:
         if len(result.text) <= self._limit:
             return result
         file = f"{next(self._numbers):04}-{name}.txt"
-        path = await self._worker.keep_output(self._task_id, file, result.text)
+        path = await self._keeper.keep_output(self._task_id, file, result.text)
         return replace(result, text=excerpt(result.text, self._limit, f"the whole is in {path}"))

@@ -1,7 +1,7 @@
 """The tools of one MCP server as a `ports.Toolbox`."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -12,13 +12,22 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
-from orchestrator.errors import WorkerUnreachable
+from orchestrator.errors import BerthError, WorkerUnreachable
 from orchestrator.ports import Progress, Toolbox
 
 PROTOCOL = "2026-07-28"
 """The stateless protocol version: our own servers speak it, so no handshake is needed."""
 
-GONE = frozenset({types.CONNECTION_CLOSED, types.INTERNAL_ERROR})
+# The latter two stand for answers that are no MCP at all, as of a worker that was started anew.
+GONE = frozenset(
+    {
+        types.CONNECTION_CLOSED,
+        types.INTERNAL_ERROR,
+        types.METHOD_NOT_FOUND,
+        types.INVALID_REQUEST,
+    }
+)
+MAX_PAGES = 50
 T = TypeVar("T")
 
 CALL_SECONDS = 3_700.0
@@ -29,6 +38,9 @@ CALL_SECONDS = 3_700.0
 async def mcp_toolbox(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Toolbox]:
     """Connect to the MCP server at `url` for as long as the context lasts.
 
+    An error of ours that is raised inside the context leaves it as it is; the SDK's task groups
+    would wrap it.
+
     Raises:
         WorkerUnreachable: The connection was lost. The SDK then cancels whatever runs inside the
             context, so the error appears where the context ends.
@@ -37,8 +49,8 @@ async def mcp_toolbox(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Toolb
     try:
         async with Client(transport, mode=PROTOCOL, read_timeout_seconds=CALL_SECONDS) as client:
             yield McpToolbox(client)
-    except* httpx2.TransportError as lost:
-        raise _gone(type(lost.exceptions[0]).__name__) from lost
+    except BaseExceptionGroup as group:
+        raise _telling(group) from group
 
 
 class McpToolbox:
@@ -51,12 +63,13 @@ class McpToolbox:
         """The server's tools, all pages."""
         found: list[types.Tool] = []
         cursor: str | None = None
-        while True:
+        for _ in range(MAX_PAGES):
             page = await _reached(self._client.list_tools(cursor=cursor))
             found += page.tools
             cursor = page.next_cursor
             if cursor is None:
                 return [_spec(tool) for tool in found]
+        raise _gone(f"its list of tools has more than {MAX_PAGES} pages")
 
     async def call(
         self, name: str, arguments: dict[str, object], progress: Progress | None = None
@@ -68,9 +81,12 @@ class McpToolbox:
             if report is not None and message:
                 await report(message)
 
-        result = await _reached(
-            self._client.call_tool(name, arguments, progress_callback=tell if report else None)
-        )
+        try:
+            result = await _reached(
+                self._client.call_tool(name, arguments, progress_callback=tell if report else None)
+            )
+        except MCPError as error:
+            return ToolResult(error.message, is_error=True)
         return ToolResult(_text(result), is_error=bool(result.is_error))
 
 
@@ -82,6 +98,26 @@ async def _reached(answer: Awaitable[T]) -> T:
         if error.code in GONE:
             raise _gone(error.message) from error
         raise
+
+
+def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error of a group that says what happened."""
+    errors = list(_leaves(group))
+    for error in errors:
+        if isinstance(error, BerthError):
+            return error
+    for error in errors:
+        if isinstance(error, httpx2.TransportError):
+            return _gone(type(error).__name__)
+    return errors[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _gone(why: str) -> WorkerUnreachable:

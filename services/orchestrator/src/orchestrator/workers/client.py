@@ -3,6 +3,8 @@
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+from urllib.parse import quote
 
 import httpx2
 
@@ -11,11 +13,24 @@ from orchestrator.domain.task import InputFile, Patch, StartPoint
 from orchestrator.errors import WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
+from orchestrator.workers.answers import (
+    Answer,
+    Changes,
+    Clones,
+    Done,
+    Kept,
+    Prepared,
+    Refusal,
+    read_answer,
+)
 
 CONNECT_SECONDS = 5.0
 # Installing dependencies and unpacking a large repository take their time.
 ANSWER_SECONDS = 1_800.0
 MAX_CONNECTIONS = 64
+MAX_ANSWER_BYTES = 16 * 2**20
+MAX_PATCH_ANSWER_BYTES = 512 * 2**20
+A = TypeVar("A", bound=Answer)
 
 
 class HttpWorkers:
@@ -52,16 +67,17 @@ class HttpWorker:
             WorkerRefused: It is claimed with another key.
             WorkerUnreachable: It does not answer.
         """
-        await self._send("POST", "/claim", json={"key": self._key})
+        await self._ask(Done, "POST", "/claim", json={"key": self._key})
 
     async def repositories(self) -> Sequence[HeldRepository]:
         """The clones the worker has."""
-        body = (await self._send("GET", "/repositories")).json()
-        return [HeldRepository(each["name"], tuple(each["tips"])) for each in body["repositories"]]
+        answer = await self._ask(Clones, "GET", "/repositories")
+        return [HeldRepository(each.name, tuple(each.tips)) for each in answer.repositories]
 
     async def receive(self, name: str, url: str, bundle: AsyncIterator[bytes]) -> None:
         """Stream a git bundle into the clone `name`."""
-        await self._send("PUT", f"/repositories/{name}", params={"url": url}, content=bundle)
+        path = f"/repositories/{quote(name, safe='')}"
+        await self._ask(Done, "PUT", path, params={"url": url}, content=bundle)
 
     async def prepare(
         self,
@@ -81,53 +97,83 @@ class HttpWorker:
             ],
             "install": install,
         }
-        answer = (await self._send("POST", "/prepare", json=body)).json()
-        return PreparedTask(tuple(answer["dependencies"]))
+        answer = await self._ask(Prepared, "POST", "/prepare", json=body)
+        return PreparedTask(tuple(answer.dependencies))
 
     async def patch(self, task_id: str) -> Patch:
         """What the task changed so far."""
-        body = (await self._send("GET", f"/tasks/{task_id}/changes")).json()
-        return Patch(body["diff"], tuple(body["changed_files"]), tuple(body["left_out"]))
+        answer = await self._ask(
+            Changes, "GET", f"{_of_task(task_id)}/changes", limit=MAX_PATCH_ANSWER_BYTES
+        )
+        return Patch(answer.diff, tuple(answer.changed_files), tuple(answer.left_out))
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree."""
-        content = text.encode(errors="replace")
-        answer = await self._send("PUT", f"/tasks/{task_id}/outputs/{name}", content=content)
-        path: str = answer.json()["path"]
-        return path
+        path = f"{_of_task(task_id)}/outputs/{quote(name, safe='')}"
+        answer = await self._ask(Kept, "PUT", path, content=text.encode(errors="replace"))
+        return answer.path
 
     def toolbox(self, task_id: str) -> AbstractAsyncContextManager[Toolbox]:
         """The worker's tools, bound to the task's tree."""
-        url = f"{self._container.endpoint.url}/tasks/{task_id}/mcp"
+        url = f"{self._container.endpoint.url}{_of_task(task_id)}/mcp"
         return mcp_toolbox(url, self._http)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
-    async def _send(
+    async def _ask(
         self,
+        kind: type[A],
         method: str,
         path: str,
         *,
         json: object = None,
         params: dict[str, str] | None = None,
         content: AsyncIterator[bytes] | bytes | None = None,
-    ) -> httpx2.Response:
+        limit: int = MAX_ANSWER_BYTES,
+    ) -> A:
         name = self._container.name
         try:
-            response = await self._http.request(
+            async with self._http.stream(
                 method, path, json=json, params=params, content=content
-            )
+            ) as response:
+                body = await _read(response, limit)
         except httpx2.TransportError as error:
             raise WorkerUnreachable(
                 f"The worker of {name} stopped answering ({type(error).__name__}). "
                 "Its container is replaced on the next task; send the task again.",
                 container=name,
             ) from error
+        if body is None:
+            raise WorkerRefused(
+                f"The worker of {name} sent an answer that is too long.", container=name
+            )
         if response.is_error:
-            raise WorkerRefused(_refusal(name, response), container=name)
-        return response
+            refusal = read_answer(Refusal, body)
+            why = refusal.detail if refusal else f"HTTP {response.status_code}"
+            raise WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
+        answer = read_answer(kind, body)
+        if answer is None:
+            raise WorkerRefused(
+                f"The worker of {name} sent what is not an answer to {method} {path}.",
+                container=name,
+            )
+        return answer
+
+
+async def _read(response: httpx2.Response, limit: int) -> bytes | None:
+    """The body, or None if it has more than `limit` bytes."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
+
+
+def _of_task(task_id: str) -> str:
+    return f"/tasks/{quote(task_id, safe='')}"
 
 
 def _transport(container: Container) -> httpx2.AsyncHTTPTransport:
@@ -136,11 +182,3 @@ def _transport(container: Container) -> httpx2.AsyncHTTPTransport:
     if uds is None:
         return httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
     return httpx2.AsyncHTTPTransport(uds=str(uds), limits=limits, trust_env=False)
-
-
-def _refusal(name: str, response: httpx2.Response) -> str:
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = f"HTTP {response.status_code}"
-    return f"The worker of {name} refused a request: {detail}"

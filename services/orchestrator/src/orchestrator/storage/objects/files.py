@@ -2,22 +2,36 @@
 
     <root>/objects/a+/b=      the object `a/b`
     <root>/incoming/…         objects that are being written
+    <root>/locks/…            held while an object is replaced or deleted
 
-A directory ends in `+` and an object in `=`, so `a` and `a/b` can both exist.
+A directory ends in `+` and an object in `=`, so `a` and `a/b` can both exist. A write is complete
+with one rename, so killing its process at any moment leaves the old object or the new one.
 """
 
 import asyncio
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.errors import ObjectNotFound, StorageFailure
-from orchestrator.ports import ObjectInfo
-from orchestrator.storage.objects.keys import check_key, key_problem
+from orchestrator.errors import ObjectConflict, ObjectNotFound, StorageFailure
+from orchestrator.ports import ObjectInfo, StoredObject
+from orchestrator.storage.objects.arrival import arriving
+from orchestrator.storage.objects.key_locks import locked
+from orchestrator.storage.objects.keys import can_start_key, check_key
+from orchestrator.storage.objects.object_file import (
+    CHUNK_BYTES,
+    Header,
+    read_chunks,
+    read_header,
+    write_header,
+    write_object,
+)
 
 _DIRECTORY = "+"
 _OBJECT = "="
@@ -29,63 +43,77 @@ class FileObjectStore:
 
     Args:
         root: Belongs to the store alone; made on first use.
+        lock_seconds: Longest wait for another writer of the same key.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lock_seconds: float = 10.0) -> None:
         self._objects = root / "objects"
         self._incoming = root / "incoming"
+        self._locks = root / "locks"
+        self._lock_seconds = lock_seconds
 
     async def clean(self) -> int:
         """Remove what interrupted writes left behind; returns how many. Call it at start-up."""
         return await asyncio.to_thread(self._clean)
 
-    async def put(self, key: str, content: bytes) -> ObjectInfo:
-        """Store or replace an object; readers see the old one or the new one, never a part.
-
-        It is on the disk when this returns.
-
-        Raises:
-            InvalidRequest: The key cannot be used.
-            StorageFailure: The disk is full or failing.
-        """
+    async def put(
+        self, key: str, content: bytes, *, if_generation: int | None = None
+    ) -> ObjectInfo:
+        """See the port; the object is on the disk when this returns."""
         check_key(key)
-        return await asyncio.to_thread(self._put, key, content)
+        return await asyncio.to_thread(self._put, key, [content], if_generation)
 
-    async def get(self, key: str) -> bytes:
-        """The object's content.
-
-        Raises:
-            InvalidRequest: The key cannot be used.
-            ObjectNotFound: There is none.
-        """
+    async def put_file(
+        self, key: str, path: Path, *, if_generation: int | None = None
+    ) -> ObjectInfo:
+        """See the port; the object is on the disk when this returns."""
         check_key(key)
-        return await asyncio.to_thread(self._get, key)
+        return await asyncio.to_thread(self._put, key, _chunks_of(path), if_generation)
+
+    async def read(self, key: str) -> StoredObject:
+        """See the port."""
+        check_key(key)
+        return await asyncio.to_thread(self._read, key)
+
+    async def get_file(self, key: str, path: Path) -> ObjectInfo:
+        """See the port."""
+        check_key(key)
+        return await asyncio.to_thread(self._get_file, key, path)
 
     async def list(self, prefix: str) -> Sequence[ObjectInfo]:
-        """All objects whose key starts with `prefix`, sorted by key."""
+        """See the port."""
         return await asyncio.to_thread(self._list, prefix)
 
-    async def delete(self, key: str) -> bool:
-        """Delete an object; False if there was none.
-
-        Raises:
-            InvalidRequest: The key cannot be used.
-        """
+    async def delete(self, key: str, *, if_generation: int | None = None) -> bool:
+        """See the port."""
         check_key(key)
-        return await asyncio.to_thread(self._delete, key)
+        return await asyncio.to_thread(self._delete, key, if_generation)
 
     def _path(self, key: str) -> Path:
         *directories, name = key.split("/")
         return self._objects.joinpath(*(part + _DIRECTORY for part in directories), name + _OBJECT)
 
-    def _put(self, key: str, content: bytes) -> ObjectInfo:
+    def _put(self, key: str, chunks: Iterable[bytes], if_generation: int | None) -> ObjectInfo:
+        path = self._path(key)
         with _failures(key), self._new_file() as (descriptor, temporary):
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(content)
-            os.fsync(descriptor)
-            status = os.fstat(descriptor)
-            _move(temporary, self._path(key))
-        return _info(key, status)
+            header = write_object(descriptor, chunks, time.time_ns())
+            with self._locked(key):
+                current = _generation(path, key)
+                _check_generation(key, current, if_generation)
+                if header.generation <= current:  # the clock went back, or is coarse
+                    header = replace(header, generation=current + 1)
+                    write_header(descriptor, header)
+                status = os.fstat(descriptor)
+                _move(temporary, path)
+            with suppress(FileNotFoundError):  # deleted again meanwhile, directory and all
+                _sync_directory(path.parent)
+        return _info(key, header, status)
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        _make_directory(self._locks)
+        with locked(self._locks, key, self._lock_seconds):
+            yield
 
     @contextmanager
     def _new_file(self) -> Iterator[tuple[int, Path]]:
@@ -103,17 +131,25 @@ class FileObjectStore:
                 Path(name).unlink(missing_ok=True)
                 os.close(descriptor)
 
-    def _get(self, key: str) -> bytes:
-        try:
-            with _failures(key):
-                return self._path(key).read_bytes()
-        except FileNotFoundError:
-            raise ObjectNotFound(f"Object storage holds nothing under {key!r}.", key=key) from None
+    def _read(self, key: str) -> StoredObject:
+        with _existing(key), _failures(key), self._path(key).open("rb") as file:
+            header = read_header(file, key)
+            content = b"".join(read_chunks(file, header, key))
+            return StoredObject(content, _info(key, header, os.fstat(file.fileno())))
+
+    def _get_file(self, key: str, path: Path) -> ObjectInfo:
+        with _existing(key):
+            source = self._path(key).open("rb")
+        with _failures(key), source, arriving(path) as file:
+            header = read_header(source, key)
+            for chunk in read_chunks(source, header, key):
+                file.write(chunk)
+            return _info(key, header, os.fstat(source.fileno()))
 
     def _list(self, prefix: str) -> Sequence[ObjectInfo]:
-        *parents, _ = prefix.split("/")
-        if parents and key_problem("/".join(parents)):
+        if not can_start_key(prefix):
             return []
+        *parents, _ = prefix.split("/")
         start = self._objects.joinpath(*(part + _DIRECTORY for part in parents))
         found = [
             info
@@ -122,13 +158,14 @@ class FileObjectStore:
         ]
         return sorted(found, key=lambda info: info.key)
 
-    def _delete(self, key: str) -> bool:
+    def _delete(self, key: str, if_generation: int | None) -> bool:
         path = self._path(key)
-        with _failures(key):
-            try:
-                path.unlink()
-            except FileNotFoundError:
+        with _failures(key), self._locked(key):
+            current = _generation(path, key)
+            if current == 0:
                 return False
+            _check_generation(key, current, if_generation)
+            path.unlink()
             self._remove_empty(path.parent)
         return True
 
@@ -176,8 +213,6 @@ def _move(temporary: Path, path: Path) -> None:
             if attempt == _PUT_TRIES - 1:
                 raise
         else:
-            with suppress(FileNotFoundError):  # deleted again meanwhile, directory and all
-                _sync_directory(path.parent)
             return
 
 
@@ -214,11 +249,46 @@ def _walk(directory: Path, prefix: str) -> Iterator[ObjectInfo]:
             yield from _walk(Path(entry.path), f"{prefix}{name}/")
         elif entry.name.endswith(_OBJECT):
             with suppress(FileNotFoundError):  # deleted meanwhile
-                yield _info(prefix + name, entry.stat())
+                yield _stored_info(Path(entry.path), prefix + name)
 
 
-def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+def _stored_info(path: Path, key: str) -> ObjectInfo:
+    with path.open("rb") as file:
+        return _info(key, read_header(file, key), os.fstat(file.fileno()))
+
+
+def _generation(path: Path, key: str) -> int:
+    try:
+        return _stored_info(path, key).generation
+    except FileNotFoundError:
+        return 0
+
+
+def _check_generation(key: str, current: int, wanted: int | None) -> None:
+    if wanted is not None and wanted != current:
+        raise ObjectConflict(
+            f"The object {key!r} was changed by another writer: read it again.", key=key
+        )
+
+
+def _info(key: str, header: Header, status: os.stat_result) -> ObjectInfo:
+    updated_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    return ObjectInfo(key, header.size, updated_at, header.generation)
+
+
+def _chunks_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+@contextmanager
+def _existing(key: str) -> Iterator[None]:
+    """Say that an object is missing."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ObjectNotFound(f"Object storage holds nothing under {key!r}.", key=key) from None
 
 
 @contextmanager

@@ -30,3 +30,13 @@ def key_problem(key: str) -> str | None:
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
         return f"a part between slashes is longer than {MAX_PART_BYTES} bytes in UTF-8."
     return None
+
+
+def can_start_key(prefix: str) -> bool:
+    """False if no key can start with this."""
+    parents, slash, last = prefix.rpartition("/")
+    if slash and key_problem(parents):
+        return False
+    if not last.isprintable() or last != last.lstrip():
+        return False
+    return len(prefix.encode()) <= MAX_KEY_BYTES and len(last.encode()) <= MAX_PART_BYTES

@@ -5,7 +5,9 @@ CREATE TABLE workspaces (
     -- A hash of the key; the container's name is made from it.
     id text PRIMARY KEY,
     -- The canonical addresses in their order, or `scratch:<task>` for a workspace without any.
-    key text NOT NULL UNIQUE,
+    -- As unique as its hash. An index of its own would let two first uses at once collide, since
+    -- an upsert looks out for conflicts on one index only.
+    key text NOT NULL,
     -- [{scheme, host, port, path, name}, …]; `name` is the directory in every task's tree.
     repositories jsonb NOT NULL CHECK (jsonb_typeof(repositories) = 'array'),
     -- The secret our workers of this workspace are claimed with. Made with the row, never changed:

@@ -1,0 +1,136 @@
+"""Make the worktree of one repository of a task, and the private git directory to compare it by.
+
+Both are made without reading the clone's configuration, which earlier tasks could write to. The
+files of a linked worktree are those that gitrepository-layout(5) describes.
+"""
+
+import asyncio
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from agent.errors import UnknownCommit
+from agent.git import run_git
+from agent.layout import Layout
+from agent.records import EMPTY_TREE, Part, TaskRecord
+
+SUBMODULE_MODE = b"160000"
+# Checking files out on both cores pays from a few hundred on.
+_PARALLEL = ("-c", "checkout.workers=2", "-c", "checkout.thresholdForParallelism=400")
+
+
+class Worktrees:
+    """Makes worktrees from clones."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    async def add(self, task_id: str, record: TaskRecord, part: Part) -> Part:
+        """Make a part's worktree at its start; returns the part with its submodules.
+
+        Raises:
+            UnknownCommit: The clone lacks the commit.
+            GitFailed: Git could not write the tree.
+        """
+        shadow = self._layout.shadow(task_id, part.name)
+        if part.start == EMPTY_TREE:
+            _make_shadow(shadow, "ref: refs/heads/none\n", None)
+            self.hide(task_id, record, part)
+            return part
+        clone = self._layout.clone(part.name)
+        _make_shadow(shadow, f"{part.start}\n", clone / "objects")
+        self.hide(task_id, record, part)
+        await _require_commit(shadow, part)
+        directory = self._layout.task(task_id) / part.directory
+        directory.mkdir(exist_ok=True)
+        listed = asyncio.create_task(_submodules(shadow, part.start))
+        try:
+            await _check_out(shadow, directory, part.start)
+        finally:
+            await asyncio.wait([listed])
+        _link(clone / "worktrees" / task_id, directory, shadow, part.start)
+        return replace(part, submodules=listed.result())
+
+    def hide(self, task_id: str, record: TaskRecord, part: Part) -> None:
+        """Have git ignore what stays out of the part's patch."""
+        lines = "".join(f"/{_literal(path)}\n" for path in record.hidden(part))
+        exclude = self._layout.shadow(task_id, part.name) / "info" / "exclude"
+        exclude.write_text(lines, errors="surrogateescape")
+
+    def forget(self, task_id: str, part: Part) -> None:
+        """Undo `add` as far as it lies in the clone."""
+        if part.start != EMPTY_TREE:
+            remove_tree(self._layout.clone(part.name) / "worktrees" / task_id)
+
+
+def remove_tree(directory: Path) -> None:
+    """Delete a directory with all that is in it, if it exists."""
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        directory.unlink()
+
+
+def _make_shadow(shadow: Path, head: str, alternates: Path | None) -> None:
+    for directory in ("objects/info", "refs", "info"):
+        (shadow / directory).mkdir(parents=True)
+    (shadow / "HEAD").write_text(head)
+    (shadow / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = false\n")
+    if alternates is not None:
+        (shadow / "objects" / "info" / "alternates").write_text(f"{alternates}\n")
+
+
+async def _require_commit(shadow: Path, part: Part) -> None:
+    found = await run_git(
+        ["cat-file", "-e", f"{part.start}^{{commit}}"],
+        shadow,
+        environment={"GIT_DIR": str(shadow)},
+        check=False,
+    )
+    if found.code != 0:
+        raise UnknownCommit(f"the clone of {part.name} has no commit {part.start}")
+
+
+async def _check_out(shadow: Path, directory: Path, start: str) -> None:
+    environment = {"GIT_DIR": str(shadow), "GIT_WORK_TREE": str(directory)}
+    arguments = [*_PARALLEL, "read-tree", "-m", "-u", start]
+    await run_git(arguments, directory, environment=environment)
+
+
+async def _submodules(shadow: Path, start: str) -> tuple[str, ...]:
+    listed = await run_git(["ls-tree", "-r", "-z", start], shadow, environment=_alone(shadow))
+    entries = listed.stdout.split(b"\0")
+    return tuple(
+        os.fsdecode(entry.partition(b"\t")[2])
+        for entry in entries
+        if entry.startswith(SUBMODULE_MODE)
+    )
+
+
+def _alone(shadow: Path) -> dict[str, str]:
+    return {"GIT_DIR": str(shadow)}
+
+
+def _link(private: Path, directory: Path, shadow: Path, start: str) -> None:
+    """Make the checked out directory a worktree of its clone, for the task's own use of git."""
+    remove_tree(private)
+    private.mkdir(parents=True)
+    (private / "HEAD").write_text(f"{start}\n")
+    (private / "commondir").write_text("../..\n")
+    (private / "gitdir").write_text(f"{directory / '.git'}\n")
+    exclude = shadow / "info" / "exclude"
+    (private / "config.worktree").write_text(f'[core]\n\texcludesFile = "{exclude}"\n')
+    # With the index comes the stat data: git need not read every file again.
+    shutil.copy2(shadow / "index", private / "index")
+    with (directory / ".git").open("x") as file:
+        file.write(f"gitdir: {private}\n")
+
+
+def _literal(path: str) -> str:
+    """A path as an ignore pattern that matches only itself."""
+    escaped = "".join(f"\\{char}" if char in "\\*?[" else char for char in path)
+    stripped = escaped.rstrip(" ")
+    return stripped + "\\ " * (len(escaped) - len(stripped))

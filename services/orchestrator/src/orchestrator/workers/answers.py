@@ -1,0 +1,68 @@
+"""What a worker may answer.
+
+A tool in the container could have taken the worker's place, so an answer is checked like any
+input from outside.
+"""
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+A = TypeVar("A", bound="Answer")
+
+
+class Answer(BaseModel):
+    """A JSON object with the fields of a subclass; others are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Done(Answer):
+    """The request was carried out; there is nothing to tell."""
+
+
+class Clone(Answer):
+    """A clone that the worker holds."""
+
+    name: str
+    tips: list[str]
+
+
+class Clones(Answer):
+    """All clones that the worker holds."""
+
+    repositories: list[Clone]
+
+
+class Prepared(Answer):
+    """A task's tree stands; sentences about its dependencies."""
+
+    dependencies: list[str]
+
+
+class Changes(Answer):
+    """A task's patch."""
+
+    diff: str
+    changed_files: list[str]
+    left_out: list[str]
+
+
+class Kept(Answer):
+    """Where a tool output is kept, relative to the root of the task's tree."""
+
+    path: str
+
+
+class Refusal(Answer):
+    """Why a request was refused."""
+
+    detail: str
+
+
+def read_answer(kind: type[A], body: bytes) -> A | None:
+    """The answer in a body, or None if it is not one of this kind."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError:
+        return None

@@ -1,0 +1,136 @@
+"""Give tasks to a service and look at what they did, as a user does."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from tests.support.repositories import SourceRepository, git
+
+OK = 200
+BEGIN_SECONDS = 10.0
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One server-sent event."""
+
+    name: str
+    data: Json
+    id: str = ""
+
+
+async def orchestrate(http: httpx2.AsyncClient, query: str, **body: object) -> Json:
+    """Run a task and return its result."""
+    response = await http.post("/orchestrate", json={"query": query, **body})
+    assert response.status_code == OK, response.text
+    result: Json = response.json()
+    return result
+
+
+async def succeed(http: httpx2.AsyncClient, query: str, **body: object) -> Json:
+    """Run a task that must succeed."""
+    result = await orchestrate(http, query, **body)
+    assert result["status"] == "succeeded", result
+    return result
+
+
+async def frames(response: httpx2.Response) -> AsyncIterator[Frame]:
+    """The events of a stream."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            yield Frame(fields["event"], json.loads(fields["data"]), fields.get("id", ""))
+            fields = {}
+
+
+@dataclass(slots=True)
+class SleepingTask:
+    """A task whose command has done its work and now sleeps for long."""
+
+    task_id: str
+    container: str
+    stream: AsyncIterator[Frame]
+
+    async def result(self) -> Json:
+        """Its result, the last frame of the stream."""
+        return [frame async for frame in self.stream][-1].data
+
+
+@asynccontextmanager
+async def sleeping_task(
+    http: httpx2.AsyncClient, work: str, **body: object
+) -> AsyncIterator[SleepingTask]:
+    """Run a command in a task and then let it sleep; needs the play `run`."""
+    seconds = new_sleep()
+    request = {"query": f"Run: {work}; sleep {seconds}", **body}
+    headers = {"Accept": "text/event-stream"}
+    async with http.stream("POST", "/orchestrate", json=request, headers=headers) as response:
+        stream = frames(response)
+        container = ""
+        async for frame in stream:
+            if frame.name == "container":
+                container = frame.data["name"]
+            if frame.name == "model":
+                await until_sleeping(seconds)
+                yield SleepingTask(frame.data["task_id"], container, stream)
+                return
+
+
+def new_sleep() -> int:
+    """Seconds that no other test sleeps, and longer than any test takes."""
+    return random.randrange(10**6, 10**9)
+
+
+async def until_sleeping(seconds: int) -> None:
+    """Wait until a command sleeps for so long; those in containers are seen from outside."""
+    command = f"sleep\0{seconds}\0".encode()
+    async with asyncio.timeout(BEGIN_SECONDS):
+        while command not in _command_lines():
+            await asyncio.sleep(0.02)
+
+
+def _command_lines() -> set[bytes]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            found.add((entry / "cmdline").read_bytes())
+    return found
+
+
+async def events_of(
+    http: httpx2.AsyncClient, task_id: str, after: int | None = None
+) -> list[Frame]:
+    """The recorded events of a task that has ended, from a number on."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    async with http.stream("GET", f"/tasks/{task_id}/events", headers=headers) as response:
+        assert response.status_code == OK
+        return [frame async for frame in frames(response)]
+
+
+async def containers(http: httpx2.AsyncClient) -> dict[str, Json]:
+    """All containers by name."""
+    return {each["name"]: each for each in (await http.get("/containers")).json()}
+
+
+def applied(result: Json, repository: SourceRepository, commit: str, target: Path) -> Path:
+    """A fresh clone at a commit with the result's patch applied, both to index and worktree."""
+    git(repository.path.parent, "clone", "--quiet", str(repository.path), str(target))
+    git(target, "checkout", "--quiet", commit)
+    git(target, "apply", "--index", "--whitespace=nowarn", "-", stdin=result["diff"].encode())
+    return target
+
+
+def changed(target: Path) -> Sequence[str]:
+    """What differs from HEAD in a clone, sorted: old and new names of renames both."""
+    listed = git(target, "diff", "--cached", "--name-only", "--no-renames", "-z")
+    return sorted(filter(None, listed.split("\0")))

@@ -1,0 +1,78 @@
+"""The filter for system calls, run by a small interpreter of its instructions."""
+
+import errno
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.runtimes.seccomp import (
+    CLONE,
+    CLONE3,
+    NEW_NAMESPACE_FLAGS,
+    REFUSED,
+    filter_program,
+)
+
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+I386 = 0x40000003
+ALLOW, FAIL = 0x7FFF0000, 0x00050000
+
+
+def verdict(machine: str, number: int, argument: int = 0, architecture: int | None = None) -> int:
+    """What the kernel would decide on a call."""
+    program = filter_program(machine)
+    assert program is not None
+    instructions = list(struct.iter_unpack("=HBBI", program))
+    architecture = ARCHITECTURES[machine] if architecture is None else architecture
+    data = struct.pack("=IIQQ", number, architecture, 0, argument)
+    value, position = 0, 0
+    while True:
+        code, if_true, if_false, operand = instructions[position]
+        position += 1
+        if code == 0x06:
+            return int(operand)
+        if code == 0x20:
+            (value,) = struct.unpack_from("=I", data, operand)
+        elif code == 0x15:
+            position += if_true if value == operand else if_false
+        elif code == 0x45:
+            position += if_true if value & operand else if_false
+        else:
+            pytest.fail(f"unknown instruction {code:#x}")
+
+
+@pytest.mark.parametrize(("column", "machine"), list(enumerate(ARCHITECTURES)))
+def test_every_named_call_fails_with_eperm(column: int, machine: str) -> None:
+    for numbers in REFUSED.values():
+        if numbers[column] is not None:
+            assert verdict(machine, numbers[column] or 0) == FAIL | errno.EPERM
+
+
+@given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 1000))
+def test_every_other_call_is_allowed(machine: str, number: int) -> None:
+    column = list(ARCHITECTURES).index(machine)
+    named = {numbers[column] for numbers in REFUSED.values()} | {CLONE3[column]}
+    assert (verdict(machine, number) == ALLOW) == (number not in named)
+
+
+@given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 2**32 - 1))
+def test_clone_may_make_threads_and_no_namespaces(machine: str, flags: int) -> None:
+    number = CLONE[list(ARCHITECTURES).index(machine)]
+    allowed = not flags & NEW_NAMESPACE_FLAGS
+    assert (verdict(machine, number, flags) == ALLOW) == allowed
+
+
+def test_clone3_seems_not_to_exist() -> None:
+    assert verdict("x86_64", CLONE3[0], 0) == FAIL | errno.ENOSYS
+
+
+@given(st.integers(0, 500))
+def test_calls_by_other_conventions_fail(number: int) -> None:
+    assert verdict("x86_64", number, architecture=I386) == FAIL | errno.EPERM
+    assert verdict("x86_64", number | 0x40000000) == FAIL | errno.EPERM
+
+
+def test_other_machines_have_no_filter() -> None:
+    assert filter_program("riscv64") is None
