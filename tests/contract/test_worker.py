@@ -243,7 +243,9 @@ class TestToolbox:
 
         command = "echo working; until [ -e go-on ]; do sleep 0.02; done"
         async with worker.toolbox("t") as toolbox:
-            result = await toolbox.call("bash", {"command": command, "timeout": 20}, progress)
+            result = await toolbox.call(
+                "bash", {"command": command, "timeout": 20}, progress=progress
+            )
         assert "exit code: 0" in result.text
         assert told[0] == "working"
 
@@ -280,6 +282,47 @@ class TestToolbox:
             await running
         await until_there(root / "ended")
         assert (await call(worker, "bash", command="echo still here")).text
+
+    async def test_a_call_with_a_key_counts_once(
+        self, process: WorkerProcess, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        root = process.workspace / "tasks" / "t"
+        arguments: dict[str, object] = {"command": "echo a >> log; touch began; sleep 1; cat log"}
+
+        async def keyed() -> ToolResult:
+            async with worker.toolbox("t") as toolbox:
+                return await toolbox.call("bash", arguments, key="1")
+
+        running = asyncio.create_task(keyed())
+        await until_there(root / "began")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        result = await keyed()
+        assert result == await keyed()
+        assert result.text.endswith("stdout:\na")
+        assert (root / "log").read_text() == "a\n"
+
+    async def test_a_call_with_a_key_ends_when_it_is_interrupted(
+        self, process: WorkerProcess, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        await worker.interrupt("t")
+        root = process.workspace / "tasks" / "t"
+
+        async def keyed() -> ToolResult:
+            arguments: dict[str, object] = {"command": "touch began; sleep 60"}
+            async with worker.toolbox("t") as toolbox:
+                return await toolbox.call("bash", arguments, key="1")
+
+        running = asyncio.create_task(keyed())
+        await until_there(root / "began")
+        await worker.interrupt("t")
+        assert (await running).is_error
+        assert (await worker.patch("t")).changed_files == ("began",)
+        with pytest.raises(WorkerRefused, match="no tree was prepared"):
+            await worker.interrupt("nobody")
 
     async def test_a_worker_that_dies_during_a_call(
         self, process: WorkerProcess, worker: Worker, source: SourceRepository

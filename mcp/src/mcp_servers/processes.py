@@ -18,7 +18,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from mcp_servers.capture import Capture
 
-GRACE = 2.0
+GRACE = 0.7
 """Seconds between asking a process to end and killing it."""
 
 TIMED_OUT = 124

@@ -124,7 +124,7 @@ def as_text(result: BashResult, time_limit: float) -> str:
     errors = result.stderr
     if result.timed_out:
         gap = "\n" if errors and not errors.endswith("\n") else ""
-        errors += f"{gap}[timed out after {time_limit:g} s: killed with all its children]"
+        errors += f"{gap}[timed out after {time_limit:g} s: ended with the processes it started]"
     for title, text in (("stdout", result.stdout), ("stderr", errors)):
         if text:
             parts.append(f"{title}:\n{text.removesuffix(chr(10))}")

@@ -80,7 +80,8 @@ async def test_reading_leaves_the_repository_as_it_is(desk: Desk) -> None:
 def state(bench: Bench) -> tuple[bytes, str, str, str, list[str]]:
     """All that reading could disturb."""
     private = Path(bench.worktree.git("rev-parse", "--absolute-git-dir"))
-    objects = sorted(str(path) for path in (bench.clone / "objects").rglob("*"))
+    stores = (bench.clone / "objects", private / "objects")
+    objects = sorted(str(path) for store in stores for path in store.rglob("*"))
     return (
         (private / "index").read_bytes(),
         bench.worktree.git("status", "--porcelain"),
@@ -207,13 +208,13 @@ class TestGitOfTheTask:
 
     async def test_without_its_git_directory(self, desk: Desk) -> None:
         bench = await desk.start({"a": "1\n"})
-        (bench.root / ".git").unlink()
+        run("rm", "-rf", str(bench.root / ".git"))
         (bench.root / "a").write_text("x\n")
         assert names(await bench.verified()) == ["a"]
 
     async def test_with_a_repository_of_its_own_in_its_place(self, desk: Desk) -> None:
         bench = await desk.start({"a": "1\n"})
-        (bench.root / ".git").unlink()
+        run("rm", "-rf", str(bench.root / ".git"))
         git(bench.root, "init", "--quiet")
         (bench.root / ".git" / "info" / "exclude").write_text("*\n")
         (bench.root / "new").write_text("x\n")
@@ -223,7 +224,7 @@ class TestGitOfTheTask:
 
     async def test_with_a_link_in_its_place(self, desk: Desk) -> None:
         bench = await desk.start({"a": "1\n"})
-        (bench.root / ".git").unlink()
+        run("rm", "-rf", str(bench.root / ".git"))
         (bench.root / ".git").symlink_to(bench.source.path / ".git")
         (bench.root / "new").write_text("x\n")
         assert names(await bench.verified()) == ["new"]
@@ -258,8 +259,9 @@ class TestHostileConfiguration:
         hooks.mkdir()
         for name in ("post-checkout", "post-index-change", "reference-transaction", "pre-commit"):
             (hooks / name).symlink_to(hook)
-            (bench.clone / "hooks").mkdir(exist_ok=True)
-            (bench.clone / "hooks" / name).symlink_to(hook)
+            for directory in (bench.clone, bench.root / ".git"):
+                (directory / "hooks").mkdir(exist_ok=True)
+                (directory / "hooks" / name).symlink_to(hook)
         included = desk.directory / "included"
         included.write_text(f"[core]\n\tfsmonitor = {hook}\n")
         settings = {
@@ -286,7 +288,7 @@ class TestHostileConfiguration:
             "gpg.program": str(hook),
             "commit.gpgSign": "true",
         }
-        for config in (bench.clone / "config", worktree_config(bench)):
+        for config in (bench.clone / "config", bench.root / ".git" / "config"):
             for key, value in settings.items():
                 git(desk.directory, "config", "--file", str(config), key, value)
         (bench.root / "a").write_text("2\n")
@@ -310,10 +312,6 @@ class TestHostileConfiguration:
         assert names(await bench.changes()) == ["a"]
         await desk.prepare("other", {bench.source.path.name: bench.commit})
         assert (desk.layout.task("other") / "a").read_text() == "1\n"
-
-
-def worktree_config(bench: Bench) -> Path:
-    return Path(bench.worktree.git("rev-parse", "--absolute-git-dir")) / "config.worktree"
 
 
 class TestAttributes:

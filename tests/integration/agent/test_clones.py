@@ -55,26 +55,29 @@ async def test_an_update_brings_new_moved_and_deleted_branches(desk: Desk) -> No
     assert "refs/remotes/origin/feature/more" in found
 
 
-async def test_branches_and_tags_of_a_task_stay(desk: Desk) -> None:
+async def test_a_task_has_its_own_branches_and_tags(desk: Desk) -> None:
     bench = await desk.start({"a": "1\n"})
     tree = bench.worktree
-    tree.git("switch", "--quiet", "--create", "main")
     mine = tree.commit("mine", {"b": "1\n"})
     tree.git("tag", "mine")
     bench.source.commit("theirs", {"a": "2\n"})
     await desk.give(bench.source, bench.source.path.name)
-    found = refs(bench.clone)
-    assert found["refs/heads/main"] == found["refs/tags/mine"] == mine
-    assert found["refs/remotes/origin/main"] == bench.source.head
+    assert refs(bench.clone) == {"refs/remotes/origin/main": bench.source.head}
+    own = refs(bench.root)
+    assert own["refs/heads/main"] == own["refs/tags/mine"] == mine
+    assert own["refs/remotes/origin/main"] == bench.commit
     assert tree.git("status", "--porcelain") == ""
 
 
-async def test_a_tag_of_a_task_gives_way_where_it_is_in_the_way(desk: Desk) -> None:
+async def test_a_tag_gives_way_to_those_below_it(desk: Desk) -> None:
     bench = await desk.start({"a": "1\n"})
-    bench.worktree.git("tag", "v1")
-    bench.source.git("tag", "v1/first")
-    await desk.give(bench.source, bench.source.path.name)
-    assert "refs/tags/v1/first" in refs(bench.clone)
+    for name, gone in (("v1", "none"), ("v1/first", "v1"), ("v1", "v1/first")):
+        if gone != "none":
+            bench.source.git("tag", "--delete", gone)
+        bench.source.git("tag", name)
+        await desk.give(bench.source, bench.source.path.name)
+        tags = [name for name in refs(bench.clone) if name.startswith("refs/tags/")]
+        assert tags == [f"refs/tags/{name}"]
 
 
 async def test_a_pinned_commit_arrives(desk: Desk) -> None:
@@ -173,6 +176,7 @@ async def test_rests_of_a_killed_worker_go(desk: Desk) -> None:
     half = desk.layout.repositories / ".incoming-abc"
     (half / "clone.git" / "objects").mkdir(parents=True)
     (clone / "packed-refs.lock").touch()
+    (clone / "refs" / "remotes" / "origin").mkdir(parents=True, exist_ok=True)
     (clone / "refs" / "remotes" / "origin" / "main.lock").touch()
     await desk.clones.clear_interrupted()
     assert names_left(desk) == ["sample.git"]

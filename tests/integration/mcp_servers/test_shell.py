@@ -102,7 +102,7 @@ async def test_timeout_kills_everything_the_command_started(tools: Connect, root
         assert time.monotonic() - started < 2
         assert text == (
             "exit code: 124\nstdout:\nbefore\nstderr:\n"
-            "[timed out after 0.5 s: killed with all its children]"
+            "[timed out after 0.5 s: ended with the processes it started]"
         )
     for name in "ab":
         assert not is_running(int((root / name).read_text()))

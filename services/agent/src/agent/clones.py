@@ -3,34 +3,26 @@
 import asyncio
 import os
 import tempfile
-import unicodedata
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import BadRequest, GitFailed
+from agent.errors import GitFailed
 from agent.git import run_git
+from agent.git_directory import BRANCHES, quoted
 from agent.layout import INCOMING, Layout
 from agent.worktrees import remove_tree
 
-# A bundle names all that the mirror knows of the remote, so a branch that it does not name is
-# gone. Branches and tags that a task made stay untouched: the mirror's branches lie elsewhere.
-BRANCHES = "+refs/heads/*:refs/remotes/origin/*"
 TAGS = "+refs/tags/*:refs/tags/*"
 PINS = "+refs/berth/*:refs/berth/*"
 RECEIVE_SECONDS = 1_800.0
-MAX_URL_LENGTH = 2_048
-# Worktrees have configuration of their own, so that each task can ignore its own files; then
-# `bare` must belong to the clone alone.
 _CONFIG = """[core]
-\trepositoryformatversion = 1
+\trepositoryformatversion = 0
 \tfilemode = true
-[extensions]
-\tworktreeConfig = true
-[user]
-\tname = Berth
-\temail = berth@localhost
+\tbare = true
+[gc]
+\tauto = 0
 """
 # Printing the type makes git look whether the object is there.
 _TIPS = ("for-each-ref", "--format=%(objectname) %(objecttype)",
@@ -72,7 +64,7 @@ class Clones:
             GitFailed: The bundle is broken or needs commits the clone lacks.
         """
         clone = self._layout.clone(name)
-        config = _CONFIG + f'[remote "origin"]\n\turl = {_quoted(url)}\n'
+        config = _CONFIG + f'[remote "origin"]\n\turl = {quoted(url)}\n'
         clone.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=clone.parent, prefix=INCOMING) as incoming:
             path = Path(incoming) / "bundle"
@@ -98,7 +90,7 @@ class Clones:
             return False
         if await self._tips(clone) is None:
             # A task has all rights in here; often it is only the configuration that it broke.
-            _configure(clone, config)
+            (clone / "config").write_text(config)
         return await self._tips(clone) is not None
 
     async def _tips(self, clone: Path) -> tuple[str, ...] | None:
@@ -115,56 +107,35 @@ async def _create(incoming: Path, clone: Path, config: str) -> None:
     building = incoming / "clone.git"
     arguments = ["init", "--quiet", "--bare", "--template=", "--initial-branch=main"]
     await run_git([*arguments, str(building)], incoming)
-    _configure(building, config)
+    (building / "config").write_text(config)
     await _fetch(building, incoming / "bundle")
     if clone.exists():
-        if (clone / "worktrees").is_dir():
-            (clone / "worktrees").rename(building / "worktrees")
         clone.rename(incoming / "damaged.git")
     building.rename(clone)  # a clone is either whole or absent
-
-
-def _configure(clone: Path, config: str) -> None:
-    (clone / "config").write_text(config)
-    (clone / "config.worktree").write_text("[core]\n\tbare = true\n")
 
 
 async def _fetch(clone: Path, bundle: Path) -> None:
     options = ["--quiet", "--no-write-fetch-head", "--no-tags", "--no-auto-maintenance"]
     environment = {"GIT_DIR": str(clone)}
-    common = ["fetch", *options]
 
-    async def fetch(*arguments: str, check: bool = True) -> int:
-        output = await run_git(
-            [*common, *arguments], clone,
-            environment=environment, check=check, timeout=RECEIVE_SECONDS,
+    async def fetch(*arguments: str) -> None:
+        await run_git(
+            ["fetch", *options, *arguments], clone,
+            environment=environment, timeout=RECEIVE_SECONDS,
         )  # fmt: skip
-        return output.code
 
-    await fetch("--prune", str(bundle), BRANCHES)
-    # Brings no new objects. Without pruning, so that a task's own tags stay, unless one of them
-    # is in the way of the remote's, as `v1` is of `v1/first`.
-    if await fetch(str(bundle), TAGS, PINS, check=False) != 0:
-        await fetch("--prune", str(bundle), TAGS)
-        await fetch(str(bundle), PINS)
+    # A bundle names all that the mirror knows of the remote: what it does not name is gone.
+    await fetch("--prune", str(bundle), BRANCHES, TAGS)
+    await fetch(str(bundle), PINS)  # brings no new objects
+    # Each task starts with a copy of the references, and one file is quickly read. Nothing else
+    # depends on it.
+    await run_git(["pack-refs", "--all"], clone, environment=environment, check=False)
 
 
 def _unlock(clone: Path) -> None:
     """Delete lock files: no git runs yet."""
     for lock in [*clone.glob("*.lock"), *(clone / "refs").rglob("*.lock")]:
         lock.unlink()
-
-
-def _quoted(value: str) -> str:
-    """A value for git's configuration.
-
-    Raises:
-        BadRequest: It cannot be one.
-    """
-    if len(value) > MAX_URL_LENGTH or any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
-        raise BadRequest("not an address of a repository")
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:

@@ -3,12 +3,17 @@
 <workspace>/
 ├── repositories/<name>.git      one bare clone a repository
 ├── tasks/<task>/                a task's tree: what its tools see as their root
-│   ├── …                        the worktree, or one directory a repository
+│   ├── …                        the worktree, or one directory a repository, each with a git
+│   │                            directory of its own that borrows the clone's objects
 │   ├── files/                   what the caller gave to the task
 │   └── .berth/outputs/          long tool outputs, kept whole
 ├── records/<task>/              what the worker knows of a task, outside its tree
 │   ├── task.json                start commits, placed files
-│   └── <name>.git/              a private git directory to compare the tree with its start
+│   ├── journal/<key>.json       what became of each tool call
+│   ├── checkpoints.json         the newest checkpoint of the tree, and the one before it
+│   ├── states/                  git's own state of the worktrees at these two
+│   └── <name>.git/              a private git directory: to compare the tree with its start, and
+│                                for its checkpoints
 └── caches/                      what package managers downloaded
 """
 
@@ -62,6 +67,10 @@ class Layout:
     def shadow(self, task_id: str, name: str) -> Path:
         """The private git directory of one repository of a task."""
         return self.record(task_id) / f"{checked_name(name)}.git"
+
+    def git_directory(self, task_id: str, directory: str) -> Path:
+        """The git directory that a task itself uses in a directory of its tree."""
+        return self.task(task_id) / directory / ".git"
 
     @property
     def caches(self) -> Path:

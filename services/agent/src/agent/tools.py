@@ -5,6 +5,8 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
+from agent.calls import Calls
+
 if TYPE_CHECKING:
     from agent.tool_server import ToolServer
 
@@ -17,8 +19,9 @@ class Tools:
     The server lives in one asyncio task from start to end, as the SDK's task group demands.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, calls: Calls) -> None:
         self._version = version
+        self._calls = calls
         self._ready: asyncio.Future[ToolServer] | None = None
         self._life: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -43,7 +46,7 @@ class Tools:
 
     async def _live(self, ready: "asyncio.Future[ToolServer]") -> None:
         try:
-            server = await asyncio.to_thread(_build_server, self._version)
+            server = await asyncio.to_thread(_build_server, self._version, self._calls)
             async with server.running():
                 ready.set_result(server)
                 await self._ended.wait()
@@ -52,7 +55,7 @@ class Tools:
                 ready.set_exception(error)
 
 
-def _build_server(version: str) -> "ToolServer":
+def _build_server(version: str, calls: Calls) -> "ToolServer":
     # Importing makes many objects and no garbage: without collections it takes a quarter less
     # time, and what it made need not be looked through ever again.
     gc.disable()
@@ -62,7 +65,7 @@ def _build_server(version: str) -> "ToolServer":
     try:
         from agent.tool_server import ToolServer  # noqa: PLC0415 - the point of this module
 
-        return ToolServer(version)
+        return ToolServer(version, calls)
     finally:
         sys.setswitchinterval(interval)
         gc.freeze()

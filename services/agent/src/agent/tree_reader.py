@@ -51,12 +51,16 @@ class TreeReader:
         worktree: What is compared. If it is no directory any more, all its files are gone.
         submodules: Paths that are submodules at the start.
         hidden: Untracked files and directories that stay out.
+        base: The name of the index that the tree is compared with.
+        staged: The name of the index that `stage` leaves; it may be the base itself.
     """
 
     shadow: Path
     worktree: Path
     submodules: Sequence[str]
     hidden: Sequence[str]
+    base: str = "index"
+    staged: str = "work"
     _hidden: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +69,7 @@ class TreeReader:
     @property
     def index(self) -> Path:
         """The index that `stage` leaves."""
-        return self.shadow / "work"
+        return self.shadow / self.staged
 
     async def find(self, *, collapse: bool = False) -> Found:
         """The paths that differ; with `collapse` an untracked directory counts as one path."""
@@ -76,12 +80,12 @@ class TreeReader:
             self.shadow,
             # The one command that may refresh stat data: else each reading would read all files
             # again that were written anew with the same content.
-            environment=self._environment(self.shadow / "index") | {"GIT_OPTIONAL_LOCKS": "1"},
+            environment=self.environment(self.shadow / self.base) | {"GIT_OPTIONAL_LOCKS": "1"},
         )  # fmt: skip
         return await asyncio.to_thread(self._sort, output)
 
     async def stage(self, found: Found) -> tuple[bytes, ...]:
-        """Make an index of the start and what was found; returns the paths git refused."""
+        """Make an index of the base and what was found; returns the paths git refused."""
         await asyncio.to_thread(self._copy_index)
         if found.removed:
             await self._update_index(
@@ -94,9 +98,11 @@ class TreeReader:
         await self._update_index("-z", "--index-info", stdin=_joined(entries))
 
     def _copy_index(self) -> None:
-        self.index.with_name("work.lock").unlink(missing_ok=True)  # of a killed worker
+        self.index.with_name(f"{self.staged}.lock").unlink(missing_ok=True)  # of a killed worker
+        if self.staged == self.base:
+            return
         try:
-            shutil.copy2(self.shadow / "index", self.index)
+            shutil.copy2(self.shadow / self.base, self.index)
         except FileNotFoundError:  # a scratch task starts without one
             self.index.unlink(missing_ok=True)
 
@@ -129,16 +135,18 @@ class TreeReader:
         )  # fmt: skip
 
     async def _update_index(self, *options: str, stdin: bytes, check: bool = True) -> GitOutput:
-        environment = self._environment(self.index)
+        environment = self.environment(self.index)
         arguments = ["update-index", *options]
         return await run_git(
             arguments, self.shadow, environment=environment, stdin=stdin, check=check
         )
 
-    def _environment(self, index: Path) -> dict[str, str]:
+    def environment(self, index: Path) -> dict[str, str]:
+        """What has git work on the tree with an index."""
         worktree = self.worktree
         if not worktree.is_dir() or worktree.is_symlink():
-            worktree = self.shadow / "refs"  # has no file
+            worktree = self.shadow / "nothing"
+            worktree.mkdir(exist_ok=True)
         return {
             "GIT_DIR": str(self.shadow),
             "GIT_WORK_TREE": str(worktree),
@@ -152,13 +160,14 @@ class TreeReader:
         left_out = [path for path in map(os.fsencode, self.submodules) if self._has_content(path)]
         filled = tuple(left_out)
         for state, path in _states(output.stdout):
-            if _covers(filled, path):
+            # The first letter compares the index with the start, which is not asked for here.
+            if state[1:] == b" " or covers(filled, path):
                 continue
             is_new = state == b"??"
-            if _covers(self._hidden, path) and (is_new or _covers((_PRIVATE,), path)):
+            if covers(self._hidden, path) and (is_new or covers((_PRIVATE,), path)):
                 # That name is ours alone, also in a repository that has it.
                 left_out += [] if is_new else [path]
-            elif state == b" D":
+            elif state[1:] == b"D":
                 removed.append(path)
                 # Git does not tell what took the place of a file.
                 left_out += [path + b"/"] if self._is_repository(path) else []
@@ -166,7 +175,7 @@ class TreeReader:
                 untracked += [path] if is_new else []
                 (changed if self._can_carry(path) else left_out).append(path)
         unreadable = _unreadable(os.fsencode(output.stderr))
-        left_out += [path for path in unreadable if not _covers(self._hidden, path)]
+        left_out += [path for path in unreadable if not covers(self._hidden, path)]
         unique = tuple(dict.fromkeys(left_out))
         return Found(tuple(changed), tuple(removed), tuple(untracked), unique)
 
@@ -200,7 +209,7 @@ class TreeReader:
         return self.worktree / os.fsdecode(path)
 
 
-def _covers(paths: Sequence[bytes], path: bytes) -> bool:
+def covers(paths: Sequence[bytes], path: bytes) -> bool:
     """True if a path is one of the paths or lies in one of them."""
     return any(path == each or path.startswith(each + b"/") for each in paths)
 

@@ -99,8 +99,6 @@ class Trees:
             made = replace(record, parts=tuple(parts))
             made.save(kept)
         except BaseException:
-            for part in record.parts:
-                self._worktrees.forget(task_id, part)
             await asyncio.to_thread(_clear, root, kept)
             raise
         return made

@@ -9,6 +9,7 @@ Routes (all but the first two need the key of the claim):
     POST /prepare                         make a task's tree
     GET  /tasks/{id}/changes              the task's patch
     PUT  /tasks/{id}/outputs/{name}       keep a long tool output
+    POST /tasks/{id}/interrupt            end the task's calls that run, and keep what they did
     *    /tasks/{id}/mcp                  MCP (streamable HTTP, stateless)
     POST /shutdown                        end the worker
 """
@@ -33,11 +34,14 @@ from starlette.types import Receive, Scope, Send
 
 from agent.access import Claim, RequireClaim
 from agent.answers import handlers
+from agent.calls import Calls
 from agent.changes import ChangeReader
+from agent.checkpoints import Checkpoints
 from agent.clones import Clones
 from agent.errors import BadRequest
 from agent.inside import keep_output
 from agent.layout import Layout, checked_name
+from agent.leftovers import end_leftovers
 from agent.preparation import Preparation
 from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_prepare
 from agent.settings import WorkerSettings
@@ -65,7 +69,8 @@ class Worker:
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
         self._preparation = Preparation(self._layout, self._trees, self._changes)
-        self._tools = Tools(self._version)
+        self._calls = Calls(self._layout, Checkpoints(self._layout, self._trees), self._instance)
+        self._tools = Tools(self._version, self._calls)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -78,6 +83,7 @@ class Worker:
                 Route("/prepare", self._prepare, methods=["POST"]),
                 Route("/tasks/{task}/changes", self._read_changes),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
+                Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
                 Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
@@ -136,6 +142,14 @@ class Worker:
         content = await read_body(request, MAX_OUTPUT_BYTES)
         return JSONResponse({"path": await asyncio.to_thread(keep_output, root, name, content)})
 
+    async def _interrupt(self, request: Request) -> JSONResponse:
+        task_id = request.path_params["task"]
+        root = self._trees.root(task_id)
+        interrupted = await self._calls.interrupt(task_id)
+        # What a command has put into the background would go on to write into the tree.
+        await end_leftovers(root)
+        return JSONResponse({"interrupted": interrupted})
+
     async def _shutdown(self, _request: Request) -> Response:
         os.kill(os.getpid(), signal.SIGTERM)
         return Response(status_code=202)
@@ -150,6 +164,7 @@ class _McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path_params: dict[str, Any] = scope["path_params"]
-        root: Path = self._trees.root(path_params["task"])
+        task_id: str = path_params["task"]
+        root: Path = self._trees.root(task_id)
         server = await self._tools.get()
-        await server.handle(root, scope, receive, send)
+        await server.handle(task_id, root, scope, receive, send)

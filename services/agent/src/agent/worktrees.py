@@ -1,17 +1,18 @@
 """Make the worktree of one repository of a task, and the private git directory to compare it by.
 
-Both are made without reading the clone's configuration, which earlier tasks could write to. The
-files of a linked worktree are those that gitrepository-layout(5) describes.
+Both are made without heeding the clone's configuration, which earlier tasks could write to.
 """
 
 import asyncio
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import UnknownCommit
 from agent.git import run_git
+from agent.git_directory import Origin, make_git_directory, read_origin
 from agent.layout import Layout
 from agent.records import EMPTY_TREE, Part, TaskRecord
 
@@ -45,12 +46,20 @@ class Worktrees:
         directory = self._layout.task(task_id) / part.directory
         directory.mkdir(exist_ok=True)
         listed = asyncio.create_task(_submodules(shadow, part.start))
+        origin = asyncio.create_task(read_origin(clone))
         try:
             await _check_out(shadow, directory, part.start)
         finally:
-            await asyncio.wait([listed])
-        _link(clone / "worktrees" / task_id, directory, shadow, part.start)
+            await asyncio.wait([listed, origin])
+        self._equip(task_id, part, origin.result())
         return replace(part, submodules=listed.result())
+
+    async def equip(self, task_id: str, part: Part) -> None:
+        """Give a worktree its git directory anew; what is in its place goes."""
+        origin = await read_origin(self._layout.clone(part.name))
+        directory = self._layout.git_directory(task_id, part.directory)
+        await asyncio.to_thread(remove_tree, directory)
+        self._equip(task_id, part, origin)
 
     def hide(self, task_id: str, record: TaskRecord, part: Part) -> None:
         """Have git ignore what stays out of the part's patch."""
@@ -58,20 +67,26 @@ class Worktrees:
         exclude = self._layout.shadow(task_id, part.name) / "info" / "exclude"
         exclude.write_text(lines, errors="surrogateescape")
 
-    def forget(self, task_id: str, part: Part) -> None:
-        """Undo `add` as far as it lies in the clone."""
-        if part.start != EMPTY_TREE:
-            remove_tree(self._layout.clone(part.name) / "worktrees" / task_id)
+    def _equip(self, task_id: str, part: Part, origin: Origin) -> None:
+        shadow = self._layout.shadow(task_id, part.name)
+        make_git_directory(
+            self._layout.git_directory(task_id, part.directory),
+            origin,
+            part.start,
+            objects=self._layout.clone(part.name) / "objects",
+            exclude=shadow / "info" / "exclude",
+            index=shadow / "index",
+        )
 
 
 def remove_tree(directory: Path) -> None:
-    """Delete a directory with all that is in it, if it exists."""
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        directory.unlink()
+    """Delete a directory with all that is in it, or whatever else is in its place."""
+    # Asked first: what is no directory could be a pipe, which opening would wait for.
+    if directory.is_dir() and not directory.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+    else:
+        directory.unlink(missing_ok=True)
 
 
 def _make_shadow(shadow: Path, head: str, alternates: Path | None) -> None:
@@ -112,21 +127,6 @@ async def _submodules(shadow: Path, start: str) -> tuple[str, ...]:
 
 def _alone(shadow: Path) -> dict[str, str]:
     return {"GIT_DIR": str(shadow)}
-
-
-def _link(private: Path, directory: Path, shadow: Path, start: str) -> None:
-    """Make the checked out directory a worktree of its clone, for the task's own use of git."""
-    remove_tree(private)
-    private.mkdir(parents=True)
-    (private / "HEAD").write_text(f"{start}\n")
-    (private / "commondir").write_text("../..\n")
-    (private / "gitdir").write_text(f"{directory / '.git'}\n")
-    exclude = shadow / "info" / "exclude"
-    (private / "config.worktree").write_text(f'[core]\n\texcludesFile = "{exclude}"\n')
-    # With the index comes the stat data: git need not read every file again.
-    shutil.copy2(shadow / "index", private / "index")
-    with (directory / ".git").open("x") as file:
-        file.write(f"gitdir: {private}\n")
 
 
 def _literal(path: str) -> str:
