@@ -45,6 +45,7 @@ class House:
     clock: SystemClock
     workspace: Workspace
     settings: Settings
+    database_url: str
 
 
 @asynccontextmanager
@@ -84,6 +85,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
             clock=SystemClock(),
             workspace=workspace_of([parse_repository_url(str(repository))]),
             settings=settings,
+            database_url=database.address.dsn,
         )
 
 

@@ -14,13 +14,21 @@ from orchestrator.agent import Agent, AgentLoop
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.conversation import Message, ModelTurn, Role, ToolCall, ToolSpec, Usage
 from orchestrator.domain.task import NewTask
-from orchestrator.ports import Toolbox
+from orchestrator.durability.dbos_engine import DbosEngine
+from orchestrator.flow.hands import Hands
+from orchestrator.flow.lease import Leased
+from orchestrator.ports import PreparedTask, Steps, Toolbox
 from orchestrator.settings import RuntimeChoice
 
 MILLISECONDS = 1_000.0
 MEBIBYTE = 1024 * 1024
 BUDGET = Budget(max_steps=10_000, max_tokens=10**9, max_seconds=600)
 CALLS = 40
+STEP_SECONDS = 60.0
+MANY_FILES = (
+    "for d in $(seq 100); do mkdir d$d; "
+    "for f in $(seq 50); do echo $f > d$d/f$((d * 50 + f)); done; done"
+)
 
 
 async def cold(parts: House, choice: RuntimeChoice, rounds: int) -> Figure:
@@ -51,18 +59,62 @@ async def warm(parts: House, rounds: int) -> Figure:
 
 
 async def step(parts: House, rounds: int) -> Figure:
-    """One step of the loop, recorded, with a model that answers at once; half are tool calls."""
-    samples, floors = [], []
-    for _ in range(rounds):
-        task = await _new_task(parts)
-        async with parts.lease.hold(parts.workspace) as leased:
-            await parts.supply(task, leased.worker)
-            async with leased.worker.toolbox(task.id) as toolbox:
-                await toolbox.tools()
-                floors.append(await _floor_of_call(toolbox))
-                samples.append(await _time_loop(parts, task, toolbox))
+    """One durable step of the loop with a model that answers at once; half are tool calls."""
+    samples: asyncio.Queue[float] = asyncio.Queue()
+    floors: list[float] = []
+    known: dict[str, NewTask] = {}
+
+    async def run(task_id: str, steps: Steps) -> None:
+        task = known[task_id]
+        async with Hands(task, parts.lease, parts.supply, _nothing) as hands:
+            await hands.tools()
+            floors.append(await _floor_of_call(hands))
+            samples.put_nowait(await _time_loop(parts, task, hands, steps))
+
+    engine = DbosEngine(parts.database_url, executor_id="bench", per_workspace=1, at_once=1)
+    await engine.start(run)
+    try:
+        for _ in range(rounds):
+            task = await _new_task(parts)
+            known[task.id] = task
+            await engine.submit(task.id, task.workspace.id)
+        async with asyncio.timeout(STEP_SECONDS * rounds):
+            taken = [await samples.get() for _ in range(rounds)]
+    finally:
+        await engine.stop()
     floor = ("a tool call over MCP alone", sorted(floors)[len(floors) // 2])
-    return figure("one step with a zero-latency model", "ms", samples, target=25, floor=floor)
+    return figure("one durable step, zero-latency model", "ms", taken, target=25, floor=floor)
+
+
+async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:
+    return None
+
+
+async def checkpoint(parts: House, rounds: int) -> Figure:
+    """What a durable call pays for its checkpoint when it changes one file of a large tree."""
+    task = await _new_task(parts)
+    plain: list[float] = []
+    kept: list[float] = []
+    async with parts.lease.hold(parts.workspace) as leased:
+        await parts.supply(task, leased.worker)
+        async with leased.worker.toolbox(task.id) as toolbox:
+            await toolbox.tools()
+            await toolbox.call("bash", {"command": MANY_FILES}, key="0")
+            for number in range(rounds):
+                arguments: dict[str, object] = {"path": "d3/f151", "content": f"{number}\n"}
+                plain.append(await _time_call(toolbox, arguments, key=""))
+                kept.append(await _time_call(toolbox, arguments, key=str(number + 1)))
+    floor = ("the same call without one", sorted(plain)[len(plain) // 2])
+    samples = [each - floor[1] for each in kept]
+    return figure("checkpoint of one file among 5,000", "ms", samples, target=60, floor=floor)
+
+
+async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -> float:
+    began = time.perf_counter()
+    result = await toolbox.call("write_file", arguments, key=key)
+    if result.is_error:
+        raise RuntimeError(f"writing failed: {result.text}")
+    return (time.perf_counter() - began) * MILLISECONDS
 
 
 async def memory(parts: House) -> Figure:
@@ -117,12 +169,13 @@ class _InstantModel:
         return ModelTurn(Message(Role.ASSISTANT, tool_calls=(call,)), Usage())
 
 
-async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox) -> float:
+async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox, steps: Steps) -> float:
     loop = AgentLoop(
         agent=Agent("benchmark", "Measure.", 120_000, 60.0),
         budget=BUDGET,
         model=_InstantModel(CALLS),
         toolbox=toolbox,
+        steps=steps,
         record=lambda event: parts.events.append(task.id, event),
         clock=parts.clock,
     )

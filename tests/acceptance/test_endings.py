@@ -10,7 +10,18 @@ from tests.acceptance.conftest import PLAYS, SANDBOX_ONLY
 from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import running_service
-from tests.support.tasks import Json, events_of, frames, orchestrate, sleeping_task, succeed
+from tests.support.tasks import (
+    Json,
+    begun,
+    events_of,
+    frames,
+    orchestrate,
+    short_sleep,
+    sleeping_task,
+    succeed,
+    until_ended,
+    until_sleeping,
+)
 
 WORK = "echo kept > kept.txt; echo ran"
 
@@ -28,6 +39,7 @@ async def ended(
     return result
 
 
+@SANDBOX_ONLY
 @pytest.mark.parametrize(
     ("ending", "code", "word"),
     [
@@ -50,6 +62,7 @@ async def test_the_model_endpoint_fails(
     assert result["receipt"]["wall_seconds"] < 10
 
 
+@SANDBOX_ONLY
 @pytest.mark.parametrize(
     ("ending", "code", "reason"),
     [
@@ -68,6 +81,7 @@ async def test_the_model_goes_astray(
     assert result["stop_reason"] == reason
 
 
+@SANDBOX_ONLY
 async def test_complaints_reach_the_model(
     http: httpx2.AsyncClient, sample: SourceRepository
 ) -> None:
@@ -105,6 +119,7 @@ async def test_a_budget_ends_the_task(
     assert result["receipt"]["wall_seconds"] < 8
 
 
+@SANDBOX_ONLY
 async def test_a_slow_model_uses_up_the_seconds_of_the_budget(
     http: httpx2.AsyncClient, sample: SourceRepository
 ) -> None:
@@ -166,33 +181,39 @@ async def test_an_endless_output_does_no_harm(
     assert result["diff"] == ""
 
 
-async def test_the_container_is_stopped_under_the_task(
+async def test_a_task_goes_on_when_its_container_is_stopped(
     http: httpx2.AsyncClient, fresh: SourceRepository
 ) -> None:
-    url = str(fresh.path)
-    async with sleeping_task(http, WORK, repo_url=url) as task:
-        await http.post(f"/containers/{task.container}/stop")
+    url, seconds = str(fresh.path), short_sleep()
+    task_id = await begun(http, f"Run: echo kept >> kept.txt; sleep {seconds}", repo_url=url)
+    await until_sleeping(seconds)
+    [name] = [
+        event["workspace"]["container"]
+        for event in (await http.get("/tasks", params={"status": "running"})).json()
+        if event["task_id"] == task_id
+    ]
+    await http.post(f"/containers/{name}/stop")
+    result = await until_ended(http, task_id)
+
+    assert result["status"] == "succeeded", result
+    # The call was interrupted, its effect undone, and then it ran once.
+    assert result["diff"].count("+kept") == 1
+    await succeed(http, "Run: true", repo_url=url)
+
+
+async def test_a_container_is_not_removed_under_a_task(
+    http: httpx2.AsyncClient, fresh: SourceRepository
+) -> None:
+    async with sleeping_task(http, WORK, repo_url=str(fresh.path)) as task:
+        refused = await http.delete(f"/containers/{task.container}")
+        await http.post(f"/tasks/{task.task_id}/cancel")
         result = await task.result()
 
-    assert result["status"] == "failed"
-    assert result["error"]["code"] == "worker_unreachable"
+    assert refused.status_code == 409
+    assert refused.json()["code"] == "container_busy"
+    assert result["status"] == "cancelled"
     assert result["changed_files"] == ["kept.txt"]
-    await succeed(http, "Run: true", repo_url=url)
-
-
-async def test_the_container_is_removed_under_the_task(
-    http: httpx2.AsyncClient, fresh: SourceRepository
-) -> None:
-    url = str(fresh.path)
-    async with sleeping_task(http, WORK, repo_url=url) as task:
-        await http.delete(f"/containers/{task.container}")
-        result = await task.result()
-
-    assert result["status"] == "failed"
-    assert result["error"]["code"] == "worker_unreachable"
-    assert result["diff"] == ""
-    assert any("could not be read" in notice for notice in result["notices"])
-    await succeed(http, "Run: true", repo_url=url)
+    assert (await http.delete(f"/containers/{task.container}")).status_code == 204
 
 
 @SANDBOX_ONLY

@@ -40,7 +40,8 @@ async def test_every_route_is_described(http: httpx2.AsyncClient) -> None:
 
     assert api["openapi"].startswith("3.1")
     assert set(operations(api)) == {
-        *("POST /orchestrate", "GET /tasks/{task_id}", "GET /tasks/{task_id}/events"),
+        *("POST /orchestrate", "GET /tasks", "GET /tasks/{task_id}"),
+        *("GET /tasks/{task_id}/events", "POST /tasks/{task_id}/cancel"),
         *("GET /containers", "GET /containers/{name}/logs", "POST /containers/{name}/stop"),
         *("DELETE /containers/{name}", "GET /workspaces", "GET /health"),
         *("PUT /files/{name}", "GET /files", "DELETE /files/{name}"),

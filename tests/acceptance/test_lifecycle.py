@@ -11,15 +11,18 @@ from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import STOP_SECONDS, Service
 from tests.support.tasks import (
+    begun,
     containers,
     events_of,
+    is_sleeping,
     new_sleep,
-    sleeping_task,
+    short_sleep,
     succeed,
+    until_ended,
     until_sleeping,
 )
 
-WORK = "echo kept > kept.txt"
+WORK = "echo kept >> kept.txt"
 
 
 async def stopped(service: Service) -> None:
@@ -37,49 +40,51 @@ async def stopped(service: Service) -> None:
     ],
     indirect=["runtime"],
 )
-async def test_a_signal_cancels_tasks_and_keeps_their_work(
+async def test_a_signal_interrupts_tasks_and_the_next_start_takes_them_up(
     own_service: Service, sample: SourceRepository, number: signal.Signals
 ) -> None:
-    url = str(sample.path)
+    seconds = [short_sleep(), short_sleep()]
     with scripted_model(PLAYS) as model:
         own_service.settings = {"GPT_OSS_URL": model.url}
         own_service.start()
         async with own_service.client() as http:
-            seconds = new_sleep()
-            body = {"query": f"Run: {WORK}; sleep {seconds}", "repo_url": url}
-            plain = asyncio.create_task(http.post("/orchestrate", json=body))
-            await until_sleeping(seconds)
-            async with sleeping_task(http, WORK, repo_url=url) as task:
-                family = own_service.family()
-                began = time.monotonic()
-                # Ctrl-C in a terminal reaches the whole process group.
-                os.killpg(own_service.process.pid, number)
-                result, answer = await task.result(), (await plain).json()
+            posts = []
+            for each in seconds:
+                body = {"query": f"Run: {WORK}; sleep {each}", "repo_url": str(sample.path)}
+                posts.append(asyncio.create_task(http.post("/orchestrate", json=body)))
+                await until_sleeping(each)
+            family = own_service.family()
+            began = time.monotonic()
+            # Ctrl-C in a terminal reaches the whole process group.
+            os.killpg(own_service.process.pid, number)
+            answers = [(await post).json() for post in posts]
         assert await asyncio.to_thread(own_service.wait) == 0
         assert time.monotonic() - began < STOP_SECONDS
         assert own_service.leftovers(family) == []
-
-        for each in (result, answer):
-            assert each["status"] == each["stop_reason"] == "cancelled", each
-            assert each["error"]["code"] == "cancelled"
-            assert each["changed_files"] == ["kept.txt"]
+        assert {answer["code"] for answer in answers} == {"service_stopping"}
 
         own_service.start()
         async with own_service.client() as http:
-            assert (await http.get(f"/tasks/{task.task_id}")).json() == result
-            assert (await events_of(http, task.task_id))[-1].data["status"] == "cancelled"
-            name = result["workspace"]["container"]
-            assert (await containers(http))[name]["state"] == "stopped"
-            again = await succeed(http, "Run: ls", repo_url=url)
-            events = await events_of(http, again["task_id"])
-            assert events[1].data["how"] == "start"
+            for answer in answers:
+                task = await until_ended(http, answer["task_id"])
+                assert task["status"] == "succeeded", task
+                # The command was interrupted, its effect undone, and then it ran once.
+                assert task["diff"].count("+kept") == 1
+                hows = [
+                    event.data["how"]
+                    for event in await events_of(http, task["task_id"])
+                    if event.name == "container"
+                ]
+                assert len(hows) == 2
+            assert set(await own_service.task_counts()) == {"succeeded"}
         await stopped(own_service)
 
 
-async def test_after_a_kill_everything_is_found_again(
+async def test_after_a_kill_every_task_ends_as_it_would_have(
     own_service: Service, sample: SourceRepository, fresh: SourceRepository
 ) -> None:
     url = str(sample.path)
+    seconds = [short_sleep(), short_sleep()]
     with scripted_model(PLAYS) as model:
         own_service.settings = {"GPT_OSS_URL": model.url}
         own_service.start()
@@ -87,34 +92,61 @@ async def test_after_a_kill_everything_is_found_again(
             done = await succeed(http, "Run: echo x > x.txt", repo_url=url)
             other = await succeed(http, "Run: true", repo_url=str(fresh.path))
             await http.put("/files/notes.txt", content=b"kept")
-            async with (
-                sleeping_task(http, WORK, repo_url=url) as task,
-                sleeping_task(http, WORK) as scratch,
-            ):
-                running = await containers(http)
-                own_service.process.kill()
-                await asyncio.to_thread(own_service.wait)
+            queries = [f"Run: {WORK}; cat files/notes.txt; sleep {each}" for each in seconds]
+            ids = [
+                await begun(http, queries[0], repo_url=url, files=["notes.txt"]),
+                await begun(http, queries[1], files=["notes.txt"]),
+            ]
+            for each in seconds:
+                await until_sleeping(each)
+            running = await containers(http)
+            own_service.process.kill()
+            await asyncio.to_thread(own_service.wait)
         assert len(running) == 3
 
         own_service.start()
         async with own_service.client() as http:
             assert (await http.get(f"/tasks/{done['task_id']}")).json() == done
-            for each in (task, scratch):
-                lost = (await http.get(f"/tasks/{each.task_id}")).json()
-                assert lost["status"] == "failed"
-                assert lost["error"]["code"] == "orchestrator_restarted"
-                assert (await events_of(http, each.task_id))[-1].name == "finished"
-            assert set(await own_service.task_counts()) == {"failed", "succeeded"}
-            # Nobody can use a scratch container again; one that is not used is stopped at the end.
+            for task_id in ids:
+                task = await until_ended(http, task_id)
+                assert task["status"] == "succeeded", task
+                assert task["diff"].count("+kept") == 1
+                assert "kept" in task["answer"]
+                names = [event.name for event in await events_of(http, task_id)]
+                # What was recorded before the kill is not recorded again.
+                assert names.count("accepted") == names.count("finished") == 1
+                assert names.count("tool") == 1
+            assert set(await own_service.task_counts()) == {"succeeded"}
+            # A scratch container goes with its task; one that is not used is stopped at the end.
             kept = {each["workspace"]["container"] for each in (done, other)}
             assert {each["name"]: each["state"] for each in (await containers(http)).values()} == (
                 dict.fromkeys(kept, "running")
             )
-            again = await succeed(
-                http, "Run: cat files/notes.txt", repo_url=url, files=["notes.txt"]
-            )
-            assert "kept" in again["answer"]
-            assert (await events_of(http, again["task_id"]))[1].data["how"] == "reuse"
+        await stopped(own_service)
+
+
+async def test_a_cancelled_task_ends_at_once_and_keeps_its_work(
+    own_service: Service, sample: SourceRepository
+) -> None:
+    seconds = new_sleep()
+    with scripted_model(PLAYS) as model:
+        own_service.settings = {"GPT_OSS_URL": model.url}
+        own_service.start()
+        async with own_service.client() as http:
+            query = f"Run: {WORK}; sleep {seconds}"
+            task_id = await begun(http, query, repo_url=str(sample.path))
+            await until_sleeping(seconds)
+            began = time.monotonic()
+            response = await http.post(f"/tasks/{task_id}/cancel")
+            assert response.status_code == 202
+            task = await until_ended(http, task_id)
+            assert time.monotonic() - began < 5
+            assert task["status"] == task["stop_reason"] == "cancelled"
+            assert task["error"]["code"] == "cancelled"
+            assert task["diff"].count("+kept") == 1
+            assert not await is_sleeping(seconds)
+            again = await http.post(f"/tasks/{task_id}/cancel")
+            assert again.json() == task
         await stopped(own_service)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.acceptance.conftest import SANDBOX_ONLY
 from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,7 @@ def test_the_readme_has_commands_to_test() -> None:
     assert any("/containers" in command.text for command in found)
 
 
+@SANDBOX_ONLY
 def test_the_commands_of_the_readme_work(service: Service) -> None:
     for command in commands():
         printed = run(command, service)

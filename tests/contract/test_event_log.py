@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 from pydantic import JsonValue
 
-from orchestrator.domain.budget import Budget, StopReason
+from orchestrator.domain.budget import Budget
 from orchestrator.domain.events import Event, EventKind, NewEvent
-from orchestrator.domain.task import Ending, NewTask, Patch, Receipt, TaskStatus
+from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import scratch_workspace
 from orchestrator.errors import StorageFailure, TaskNotFound
 from orchestrator.ports import EventLog, TaskStore
@@ -168,28 +168,20 @@ async def test_unstorable_values_are_replaced(stores: Stores) -> None:
     assert appended.data == {"a\ufffd": ["\ufffdx", {"n": None}], "i": None}
 
 
-async def test_failing_unfinished_tasks_ends_their_followers(stores: Stores) -> None:
-    follower = asyncio.create_task(take_all(stores.events.follow("t1")))
-    await stores.events.append("t1", NewEvent(EventKind.MODEL, 4, {}))
-    # A crash can fall between a task's ending and its `finished` event.
-    ending = Ending(
-        TaskStatus.SUCCEEDED, StopReason.ANSWERED, "done", Patch("", ("x",)), 2, Receipt()
-    )
-    await stores.tasks.finish("t2", ending)
-    assert await stores.tasks.fail_unfinished("service_restarted", "Ask again.") == 1
-    end = (await follower)[-1]
-    assert (end.number, end.kind, end.step) == (2, EventKind.FINISHED, 4)
-    assert end.data == {
-        "status": "failed",
-        "stop_reason": "error",
-        "changed_files": [],
-        "error": "Ask again.",
-    }
-    [other] = await take_all(stores.events.follow("t2"))
-    assert other.data == {
-        "status": "succeeded",
-        "stop_reason": "answered",
-        "changed_files": ["x"],
-        "error": None,
-    }
-    assert await stores.tasks.fail_unfinished("service_restarted", "Ask again.") == 0
+async def test_an_event_recorded_again_stays_as_it_was(stores: Stores) -> None:
+    first = await stores.events.append("t1", _tool("first", "once"))
+    again = await stores.events.append("t1", _tool("second", "once"))
+    assert again == first
+    for key in ("another", "", ""):
+        last = await stores.events.append("t1", _tool("third", key))
+    assert last.number == first.number + 3
+
+
+async def test_the_end_recorded_again_stays_as_it_was(stores: Stores) -> None:
+    end = NewEvent(EventKind.FINISHED, 2, {"status": "succeeded"}, "once")
+    first = await stores.events.append("t1", end)
+    assert await stores.events.append("t1", end) == first
+
+
+def _tool(result: str, key: str) -> NewEvent:
+    return NewEvent(EventKind.TOOL, 2, {"result": result}, key)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from orchestrator.domain.task import (
     Receipt,
     StartPoint,
     TaskError,
+    TaskFilter,
     TaskStatus,
 )
 from orchestrator.domain.workspace import Workspace, scratch_workspace, workspace_of
@@ -151,19 +154,55 @@ async def test_a_large_ending_is_kept(store: TaskStore) -> None:
     assert (await store.finish("t1", ending)).ending == ending
 
 
-async def test_unfinished_tasks_are_failed(store: TaskStore) -> None:
+async def test_unfinished_tasks_are_found_the_oldest_first(store: TaskStore) -> None:
     for number in range(3):
         await store.add(new_task(f"t{number}"), "sandbox")
-    kept = await store.finish("t0", ENDING)
-    assert await store.fail_unfinished("service_restarted", "Ask again.") == 2
-    assert await store.get("t0") == kept
-    for task_id in ("t1", "t2"):
-        task = await store.get(task_id)
-        assert task.status is TaskStatus.FAILED
-        assert task.ending is not None
-        assert task.ending.stop_reason is StopReason.ERROR
-        assert task.ending.error == TaskError("service_restarted", "Ask again.")
-    assert await store.fail_unfinished("service_restarted", "Ask again.") == 0
+    assert [task.id for task in await store.unfinished()] == ["t0", "t1", "t2"]
+    # A task whose record lacks its last event has something left to be done.
+    await store.finish("t0", ENDING)
+    assert [task.id for task in await store.unfinished()] == ["t0", "t1", "t2"]
+
+
+async def test_a_task_is_kept_with_all_it_needs_to_be_run_again(store: TaskStore) -> None:
+    files = (InputFile("a b.txt", b"x"), InputFile("c/d", b""))
+    task = replace(new_task("t1"), files=files, install_dependencies=True)
+    kept = await store.add(task, "sandbox")
+    assert kept.files == ("a b.txt", "c/d")
+    assert kept.install_dependencies
+    assert not kept.cancel_requested
+
+
+async def test_a_cancellation_is_kept_until_the_task_ends(store: TaskStore) -> None:
+    await store.add(new_task("t1"), "sandbox")
+    assert (await store.request_cancel("t1")).cancel_requested
+    assert (await store.request_cancel("t1")).status is TaskStatus.RUNNING
+    with pytest.raises(TaskNotFound):
+        await store.request_cancel("nobody")
+
+
+async def test_an_ended_task_cannot_be_cancelled(store: TaskStore) -> None:
+    await store.add(new_task("t1"), "sandbox")
+    ended = await store.finish("t1", ENDING)
+    assert await store.request_cancel("t1") == ended
+
+
+async def test_tasks_are_listed_by_pages_the_newest_first(store: TaskStore) -> None:
+    other = workspace("https://example.org/c/d")
+    for number in range(5):
+        await store.add(new_task(f"t{number}"), "sandbox")
+    await store.add(new_task("x", workspace=other), "sandbox")
+    await store.finish("t1", ENDING)
+
+    async def ids(**wanted: Any) -> list[str]:
+        return [task.id for task in await store.list(TaskFilter(**wanted))]
+
+    assert await ids() == ["x", "t4", "t3", "t2", "t1", "t0"]
+    assert await ids(limit=2) == ["x", "t4"]
+    assert await ids(limit=2, before="t4") == ["t3", "t2"]
+    assert await ids(before="t0") == []
+    assert await ids(before="nobody") == []
+    assert await ids(workspace_id=other.id) == ["x"]
+    assert await ids(status=TaskStatus.RUNNING, limit=2, before="t3") == ["t2", "t0"]
 
 
 async def test_workspaces_are_listed_latest_used_first(store: TaskStore) -> None:

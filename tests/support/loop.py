@@ -3,10 +3,14 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.ports import Progress
 
+T = TypeVar("T")
 Answer = Callable[[dict[str, object]], Awaitable[ToolResult]]
 
 ANYTHING = '{"type": "object"}'
@@ -26,6 +30,31 @@ class HeldClock:
         return self.seconds
 
 
+class PlainSteps:
+    """`ports.Steps` that keep nothing: the loop's tests run it once."""
+
+    async def run(self, name: str, kind: type[T], work: Callable[[], Awaitable[T]]) -> T:
+        result = await work()
+        assert isinstance(result, kind)
+        return result
+
+
+@dataclass(slots=True)
+class KeptSteps:
+    """`ports.Steps` in memory: what was completed once is returned when the loop runs again."""
+
+    kept: dict[str, object] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+
+    async def run(self, name: str, kind: type[T], work: Callable[[], Awaitable[T]]) -> T:
+        if name not in self.kept:
+            self.kept[name] = TypeAdapter(kind).dump_json(await work())
+            self.done.append(name)
+        kept = self.kept[name]
+        assert isinstance(kept, bytes)
+        return TypeAdapter(kind).validate_json(kept)
+
+
 @dataclass(slots=True)
 class PreparedTools:
     """A `ports.Toolbox` whose tools answer by functions; it remembers the calls it got."""
@@ -41,7 +70,12 @@ class PreparedTools:
         ]
 
     async def call(
-        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: dict[str, object],
+        *,
+        key: str = "",
+        progress: Progress | None = None,
     ) -> ToolResult:
         self.calls.append((name, arguments))
         return await self.answers[name](arguments)

@@ -13,7 +13,9 @@ import httpx2
 from tests.support.repositories import SourceRepository, git
 
 OK = 200
+ACCEPTED = 202
 BEGIN_SECONDS = 10.0
+END_SECONDS = 40.0
 Json = dict[str, Any]
 
 
@@ -91,12 +93,22 @@ def new_sleep() -> int:
     return random.randrange(10**6, 10**9)
 
 
-async def until_sleeping(seconds: int) -> None:
+def short_sleep() -> float:
+    """Seconds that no other test sleeps, few enough to wait for."""
+    return 4 + random.randrange(10**6) / 10**6
+
+
+async def until_sleeping(seconds: float) -> None:
     """Wait until a command sleeps for so long; those in containers are seen from outside."""
-    command = f"sleep\0{seconds}\0".encode()
     async with asyncio.timeout(BEGIN_SECONDS):
-        while command not in _command_lines():
+        while not await is_sleeping(seconds):
             await asyncio.sleep(0.02)
+
+
+async def is_sleeping(seconds: float) -> bool:
+    """Whether a command sleeps for so long at the moment."""
+    command = f"sleep\0{seconds}\0".encode()
+    return command in await asyncio.to_thread(_command_lines)
 
 
 def _command_lines() -> set[bytes]:
@@ -105,6 +117,27 @@ def _command_lines() -> set[bytes]:
         with suppress(OSError):  # it has ended meanwhile
             found.add((entry / "cmdline").read_bytes())
     return found
+
+
+async def until_ended(http: httpx2.AsyncClient, task_id: str) -> Json:
+    """A task once it has ended."""
+    async with asyncio.timeout(END_SECONDS):
+        while True:
+            task: Json = (await http.get(f"/tasks/{task_id}")).json()
+            if task["status"] != "running":
+                return task
+            await asyncio.sleep(0.05)
+
+
+async def begun(http: httpx2.AsyncClient, query: str, **body: object) -> str:
+    """Give a task without waiting for it; returns its id."""
+    response = await http.post(
+        "/orchestrate", json={"query": query, **body}, headers={"Prefer": "respond-async"}
+    )
+    task_id: str = response.json()["task_id"]
+    assert response.status_code == ACCEPTED, response.text
+    assert response.headers["location"] == f"/tasks/{task_id}"
+    return task_id
 
 
 async def events_of(

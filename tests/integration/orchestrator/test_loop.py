@@ -2,14 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import yaml
-from tests.support.loop import PATH, Answer, HeldClock, PreparedTools, always, counting
+from tests.support.loop import (
+    PATH,
+    Answer,
+    HeldClock,
+    KeptSteps,
+    PlainSteps,
+    PreparedTools,
+    always,
+    counting,
+)
 from tests.support.scripted import scripted_model
 
 from orchestrator.agent import TRUNCATED, Agent, AgentLoop
@@ -30,13 +39,15 @@ from orchestrator.errors import (
 )
 from orchestrator.flow.ending import failed
 from orchestrator.model.openai_client import OpenAIModel
-from orchestrator.ports import Clock, Model
+from orchestrator.ports import Clock, Model, Steps
 
 E = TypeVar("E", bound=BerthError)
 Turn = dict[str, Any]
 AGENT = Agent("tester", "You work in a repository.", 100_000, 30.0)
 AMPLE = Budget(max_steps=100, max_tokens=1_000_000, max_seconds=60.0)
 PLAYS: dict[str, list[Turn]] = {}
+
+T = TypeVar("T")
 
 
 def play(name: str, *turns: Turn) -> str:
@@ -61,6 +72,7 @@ class Stage:
     agent: Agent = AGENT
     budget: Budget = AMPLE
     clock: Clock = field(default_factory=SystemClock)
+    steps: Steps = field(default_factory=PlainSteps)
     events: list[NewEvent] = field(default_factory=list)
 
     def loop(self) -> AgentLoop:
@@ -72,6 +84,7 @@ class Stage:
             budget=self.budget,
             model=self.model,
             toolbox=self.tools,
+            steps=self.steps,
             record=record,
             clock=self.clock,
         )
@@ -542,6 +555,7 @@ async def test_the_ledger_is_right_when_nothing_can_be_recorded(stage: Stage) ->
         budget=AMPLE,
         model=stage.model,
         toolbox=stage.tools,
+        steps=PlainSteps(),
         record=refuse,
         clock=SystemClock(),
     )
@@ -591,3 +605,37 @@ async def test_an_event_shows_the_start_of_a_long_result(stage: Stage) -> None:
     stage.tools.answers["big"] = always("line\n" * 10_000)
     assert await stage.loop().run(LONG_RESULT) == "10000"
     assert stage.results == [("line\n" * 10_000)[:2_000]]
+
+
+THREE_STEPS = play(
+    "three-steps",
+    *[calls("count", usage=TOKENS) for _ in range(3)],
+    {"say": "counted", "usage": TOKENS},
+)
+
+
+@pytest.mark.parametrize("killed_after", range(1, 8))
+async def test_a_loop_run_again_takes_up_where_it_was_killed(
+    stage: Stage, killed_after: int
+) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    class Mortal(KeptSteps):
+        async def run(self, name: str, kind: type[T], work: Callable[[], Awaitable[T]]) -> T:
+            if len(self.done) == killed_after and name not in self.kept:
+                raise Killed
+            return await super().run(name, kind, work)
+
+    stage.tools.answers["count"] = counting("n")
+    first = stage.steps = Mortal()
+    with pytest.raises(Killed):
+        await stage.loop().run(THREE_STEPS)
+    stage.steps = KeptSteps(kept=first.kept)
+    again = stage.loop()
+    assert await again.run(THREE_STEPS) == "counted"
+    # Every step was completed once, and the figures are those of one whole run.
+    assert len(stage.tools.calls) == 3
+    assert not set(first.done) & set(stage.steps.done)
+    assert again.ledger.steps == 7
+    assert again.ledger.tokens == 4 * 60

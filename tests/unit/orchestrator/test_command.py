@@ -17,6 +17,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("BERTH_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("BERTH_PORT", "0")
+    # It would tie this process's log to a standard error that ends with the test.
+    monkeypatch.setattr("orchestrator.__main__.configure_logging", lambda _level: None)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ GOLDEN = {
     "stale_lease": 409,
     "bundle_incomplete": 409,
     "manifest_unreadable": 500,
+    "service_stopping": 503,
+    "container_busy": 409,
     "configuration_error": 500,
 }
 

@@ -22,7 +22,7 @@ from orchestrator.domain.conversation import (
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.repetition import CallSeen, repeats
 from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself, ModelTimeout
-from orchestrator.ports import Clock, Model, Toolbox
+from orchestrator.ports import Clock, Model, Steps, Toolbox
 
 T = TypeVar("T")
 Record = Callable[[NewEvent], Awaitable[object]]
@@ -31,6 +31,8 @@ EMPTY_ANSWER = "Your last turn had neither an answer nor a tool call. Call a too
 REPEATED = "\n[You have now made this call {count} times with this same result. Do something else.]"
 TRUNCATED = "The model's answer was cut off at its length limit."
 SHOWN_IN_EVENT = 2_000
+ONCE = "once"
+"""Key of the one event that a step has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,36 @@ class Agent:
     repeats_ended: int = 5
 
 
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """The tools on offer, as a step keeps them."""
+
+    offered: tuple[ToolSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A model call, as a step keeps it."""
+
+    turn: ModelTurn
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A tool call, as a step keeps it."""
+
+    result: ToolResult
+    seconds: float
+
+
 @dataclass(slots=True)
 class Ledger:
-    """What a loop has used so far; right at any moment, also after an error."""
+    """What a loop has used so far; right at any moment, also after an error.
+
+    It is counted from the steps' own records, so a loop that runs again after a crash comes to the
+    same figures, and time in which nothing ran is not charged.
+    """
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -67,9 +96,18 @@ class Ledger:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def seconds(self) -> float:
+        """Time in model and tool calls together."""
+        return self.model_seconds + self.tool_seconds
+
 
 class AgentLoop:
-    """One run of an agent on one query."""
+    """One run of an agent on one query.
+
+    Every model call and every tool call is a step: run again from the top after a crash, the loop
+    takes the same way through the steps that were completed and goes on from there.
+    """
 
     def __init__(
         self,
@@ -78,6 +116,7 @@ class AgentLoop:
         budget: Budget,
         model: Model,
         toolbox: Toolbox,
+        steps: Steps,
         record: Record,
         clock: Clock,
     ) -> None:
@@ -85,9 +124,9 @@ class AgentLoop:
         self._budget = budget
         self._model = model
         self._toolbox = toolbox
+        self._steps = steps
         self._record = record
         self._clock = clock
-        self._started = clock.monotonic()
         self._invalid_in_a_row = 0
         self._seen: list[CallSeen] = []
         self.ledger = Ledger()
@@ -102,8 +141,7 @@ class AgentLoop:
             ModelFailure: The model endpoint failed.
             RuntimeFailure: The tools' container failed.
         """
-        seconds_left = self._budget.max_seconds - self._elapsed()
-        tools = await self._in_time(self._toolbox.tools(), seconds_left)
+        tools = await self._offered()
         messages = [Message(Role.SYSTEM, self._agent.instructions), Message(Role.USER, query)]
         while True:
             turn = await self._ask(messages, tools)
@@ -118,22 +156,34 @@ class AgentLoop:
                 self._count_invalid("it answered with nothing")
                 messages.append(Message(Role.USER, EMPTY_ANSWER))
 
+    async def _offered(self) -> tuple[ToolSpec, ...]:
+        async def list_tools() -> _Tools:
+            listed = await self._in_time(self._toolbox.tools(), self._budget.max_seconds)
+            return _Tools(tuple(listed))
+
+        return (await self._steps.run("tools", _Tools, list_tools)).offered
+
     async def _ask(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> ModelTurn:
         seconds_left = self._begin_step()
         fitting = compact(messages, self._agent.context_tokens, estimate_schemas(tools))
         allowed = min(seconds_left, self._agent.model_timeout_seconds)
         began = self._clock.monotonic()
-        try:
+
+        async def ask() -> _Turn:
             turn = await self._model.complete(fitting, tools, allowed)
-        except ModelTimeout:
-            if seconds_left > self._agent.model_timeout_seconds:
-                raise
-            raise used_up(StopReason.MAX_SECONDS, self._budget) from None
-        finally:
+            return _Turn(turn, self._clock.monotonic() - began)
+
+        try:
+            done = await self._steps.run(f"model {self.ledger.steps}", _Turn, ask)
+        except BaseException as error:
             self.ledger.model_seconds += self._clock.monotonic() - began
-        self._note(turn)
-        await self._record_turn(turn, self._clock.monotonic() - began)
-        return turn
+            if isinstance(error, ModelTimeout) and allowed == seconds_left:
+                raise used_up(StopReason.MAX_SECONDS, self._budget) from None
+            raise
+        self.ledger.model_seconds += done.seconds
+        self._note(done.turn)
+        await self._record_turn(done.turn, done.seconds)
+        return done.turn
 
     async def _answer_calls(
         self, calls: Sequence[ToolCall], tools: Sequence[ToolSpec]
@@ -151,23 +201,31 @@ class AgentLoop:
     async def _answer_call(self, call: ToolCall, checked: CheckedCall) -> Message:
         seconds_left = self._begin_step()
         step = self.ledger.steps
-        began = self._clock.monotonic()
-        try:
-            result = await self._result(call.name, checked, seconds_left)
-        finally:
-            seconds = self._clock.monotonic() - began
-            self.ledger.tool_seconds += seconds
-        await self._record_call(call, result, seconds)
-        count = self._count_repeat(call, result)
-        text = result.text
+        done = await self._result(call.name, checked, seconds_left)
+        self.ledger.tool_seconds += done.seconds
+        await self._record_call(call, done.result, done.seconds)
+        count = self._count_repeat(call, done.result)
+        text = done.result.text
         if count >= self._agent.repeats_named:
             text += REPEATED.format(count=count)
         return Message(Role.TOOL, text, tool_call_id=call.id, step=step)
 
-    async def _result(self, name: str, checked: CheckedCall, seconds_left: float) -> ToolResult:
+    async def _result(self, name: str, checked: CheckedCall, seconds_left: float) -> _Result:
         if checked.complaint:
-            return ToolResult(checked.complaint, is_error=True)
-        return await self._in_time(self._toolbox.call(name, checked.arguments), seconds_left)
+            return _Result(ToolResult(checked.complaint, is_error=True), 0.0)
+        step = self.ledger.steps
+        began = self._clock.monotonic()
+
+        async def call() -> _Result:
+            work = self._toolbox.call(name, checked.arguments, key=str(step))
+            result = await self._in_time(work, seconds_left)
+            return _Result(result, self._clock.monotonic() - began)
+
+        try:
+            return await self._steps.run(f"tool {step} {name}", _Result, call)
+        except BaseException:
+            self.ledger.tool_seconds += self._clock.monotonic() - began
+            raise
 
     async def _in_time(self, work: Awaitable[T], seconds_left: float) -> T:
         limit = timeout(seconds_left)
@@ -181,16 +239,12 @@ class AgentLoop:
 
     def _begin_step(self) -> float:
         """Check the budget before it is spent; returns the seconds that are left."""
-        elapsed = self._elapsed()
-        spent = Spent(self.ledger.steps, self.ledger.tokens, elapsed)
+        spent = Spent(self.ledger.steps, self.ledger.tokens, self.ledger.seconds)
         reason = exhausted(self._budget, spent)
         if reason is not None:
             raise used_up(reason, self._budget)
         self.ledger.steps += 1
-        return self._budget.max_seconds - elapsed
-
-    def _elapsed(self) -> float:
-        return self._clock.monotonic() - self._started
+        return self._budget.max_seconds - self.ledger.seconds
 
     def _note(self, turn: ModelTurn) -> None:
         self.ledger.prompt_tokens += turn.usage.prompt_tokens
@@ -230,7 +284,7 @@ class AgentLoop:
             "completion_tokens": turn.usage.completion_tokens,
             "seconds": round(seconds, 4),
         }
-        await self._record(NewEvent(EventKind.MODEL, self.ledger.steps, data))
+        await self._record(NewEvent(EventKind.MODEL, self.ledger.steps, data, ONCE))
 
     async def _record_call(self, call: ToolCall, result: ToolResult, seconds: float) -> None:
         data: dict[str, JsonValue] = {
@@ -241,7 +295,7 @@ class AgentLoop:
             "is_error": result.is_error,
             "seconds": round(seconds, 4),
         }
-        await self._record(NewEvent(EventKind.TOOL, self.ledger.steps, data))
+        await self._record(NewEvent(EventKind.TOOL, self.ledger.steps, data, ONCE))
 
 
 def scripted_notice(play: str) -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from orchestrator.errors import ConfigurationError
 
 LOCK = "lock"
+EXECUTOR = "executor"
 
 
 @contextmanager
@@ -32,6 +34,16 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def executor_id(path: Path) -> str:
+    """The name under which this data directory's orchestrator takes tasks; it survives restarts."""
+    file = path / EXECUTOR
+    if not file.exists():
+        building = path / f"{EXECUTOR}.new"
+        building.write_text(secrets.token_hex(8))
+        building.replace(file)
+    return file.read_text()
 
 
 def _lock(path: Path, descriptor: int) -> None:

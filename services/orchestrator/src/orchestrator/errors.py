@@ -18,6 +18,7 @@
     │   ├── RuntimeUnavailable
     │   ├── ContainerStartFailed
     │   ├── WorkerUnreachable
+    │   ├── ContainerBusy
     │   └── WorkerRefused
     ├── ModelFailure              the model endpoint
     │   ├── ModelUnavailable
@@ -35,6 +36,7 @@
     │   ├── StaleLease
     │   ├── BundleIncomplete
     │   └── ManifestUnreadable
+    ├── ServiceStopping           come back for the task later
     └── ConfigurationError        a setting cannot work on this machine
 
 `code` is stable: clients match on it. `detail` is a sentence that says what to do. Neither
@@ -191,6 +193,13 @@ class WorkerUnreachable(RuntimeFailure):
     code = "worker_unreachable"
 
 
+class ContainerBusy(RuntimeFailure):
+    """A task works in the container."""
+
+    code = "container_busy"
+    status = 409
+
+
 class WorkerRefused(RuntimeFailure):
     """The worker answered a request of ours with an error."""
 
@@ -297,6 +306,13 @@ class ManifestUnreadable(StorageFailure):
 
     code = "manifest_unreadable"
     status = 500
+
+
+class ServiceStopping(BerthError):
+    """The service ends before the task; the task goes on when a service runs again."""
+
+    code = "service_stopping"
+    status = 503
 
 
 class ConfigurationError(BerthError):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -10,11 +11,13 @@ import structlog
 from orchestrator.agent import Agent
 from orchestrator.api.services import ModelInfo, Services
 from orchestrator.clock import SystemClock
-from orchestrator.data_directory import held
+from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Container, ContainerState, Limits
+from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import BerthError, RuntimeFailure
 from orchestrator.flow.attach import Attach
+from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
@@ -35,6 +38,7 @@ from orchestrator.runtimes.selection import choose
 from orchestrator.settings import RuntimeChoice, Settings
 from orchestrator.storage.objects.files import FileObjectStore
 from orchestrator.storage.objects.gcs import GcsObjectStore
+from orchestrator.storage.postgres.cancels import PostgresCancels
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
 from orchestrator.storage.postgres.migrations import migrate
@@ -59,11 +63,11 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
-        tasks, events, model_info, runtime = await _start_parts(settings, stack)
+        metadata, model_info, runtime = await _start_parts(settings, stack)
+        tasks, events = metadata.tasks, metadata.events
         info = await runtime.info()
         log.info("runtime_chosen", runtime=info.name, reason=info.reason,
                  not_enforced=info.not_enforced)  # fmt: skip
-        await recover(tasks, runtime)
         model = OpenAIModel(
             model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
         )
@@ -74,28 +78,37 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
+        inputs, running_tasks = Inputs(objects), RunningTasks()
         run_task = RunTask(
             TaskParts(
                 lease=lease,
                 supply=Supply(repositories),
+                inputs=inputs,
+                running=running_tasks,
                 model=model,
                 tasks=tasks,
                 events=events,
                 clock=clock,
                 agent=_agent(settings),
                 tool_output_chars=settings.tool_output_chars,
-                slots=asyncio.Semaphore(settings.max_running_tasks),
             )
         )
-        running_tasks = RunningTasks(run_task)
-        stack.push_async_callback(running_tasks.cancel_all)
+        engine = _engine(settings, metadata.database)
+        await engine.start(run_task)
+        stack.push_async_callback(engine.stop)
+        stack.push_async_callback(running_tasks.stop)
+        await recover(tasks, engine, runtime)
+        heeding = asyncio.create_task(running_tasks.heed(metadata.cancels.follow()))
+        stack.callback(heeding.cancel)
         yield Services(
             version=VERSION,
             submit=Submit(
                 repositories=repositories,
                 attach=Attach(objects, repositories),
+                inputs=inputs,
                 tasks=tasks,
                 events=events,
+                engine=engine,
                 largest_budget=_largest_budget(settings),
                 runtime=info.name,
             ),
@@ -111,9 +124,19 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What lies in Postgres."""
+
+    database: Database
+    tasks: PostgresTaskStore
+    events: PostgresEventLog
+    cancels: PostgresCancels
+
+
 async def _start_parts(
     settings: Settings, stack: AsyncExitStack
-) -> tuple[PostgresTaskStore, PostgresEventLog, ModelInfo, Runtime]:
+) -> tuple[_Metadata, ModelInfo, Runtime]:
     """Start what takes time, side by side: the slowest part sets the pace."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -122,7 +145,7 @@ async def _start_parts(
             runtime = group.create_task(_runtime(settings, stack))
     except* BerthError as failures:
         raise failures.exceptions[0] from None
-    return *metadata.result(), model.result(), runtime.result()
+    return metadata.result(), model.result(), runtime.result()
 
 
 async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
@@ -165,9 +188,7 @@ async def _objects(settings: Settings, stack: AsyncExitStack) -> ObjectStore:
     return bucket
 
 
-async def _metadata(
-    settings: Settings, stack: AsyncExitStack
-) -> tuple[PostgresTaskStore, PostgresEventLog]:
+async def _metadata(settings: Settings, stack: AsyncExitStack) -> _Metadata:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
     else:
@@ -179,7 +200,16 @@ async def _metadata(
     stack.push_async_callback(database.close)
     events = PostgresEventLog(database)
     stack.push_async_callback(events.close)
-    return PostgresTaskStore(database), events
+    return _Metadata(database, PostgresTaskStore(database), events, PostgresCancels(database))
+
+
+def _engine(settings: Settings, database: Database) -> DbosEngine:
+    return DbosEngine(
+        database.address.dsn,
+        executor_id=executor_id(settings.data_dir),
+        per_workspace=settings.max_workspace_tasks,
+        at_once=settings.max_running_tasks,
+    )
 
 
 async def _model_endpoint(settings: Settings, stack: AsyncExitStack) -> ModelInfo:

@@ -9,14 +9,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from orchestrator.domain.container import Container, ContainerSpec
 from orchestrator.domain.conversation import Message, ModelTurn, ToolResult, ToolSpec
 from orchestrator.domain.events import Event, NewEvent
 from orchestrator.domain.repository import RepositoryUrl
-from orchestrator.domain.task import Ending, InputFile, NewTask, Patch, StartPoint, Task
+from orchestrator.domain.task import Ending, InputFile, NewTask, Patch, StartPoint, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
+
+T = TypeVar("T")
 
 Progress = Callable[[str], Awaitable[None]]
 """Called with the newest line of a running tool's output."""
@@ -128,9 +130,16 @@ class Toolbox(Protocol):
         ...
 
     async def call(
-        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: dict[str, object],
+        *,
+        key: str = "",
+        progress: Progress | None = None,
     ) -> ToolResult:
         """Run a tool; what went wrong inside it is a result, not an exception.
+
+        A call with a `key` is run once in its task: the same key again gets the same result.
 
         Raises:
             WorkerUnreachable: The server behind the tool is gone.
@@ -165,6 +174,10 @@ class Worker(Protocol):
 
     async def patch(self, task_id: str) -> Patch:
         """What the task's trees differ in from their start commits, now."""
+        ...
+
+    async def interrupt(self, task_id: str) -> None:
+        """End the task's tool calls that still run; what they did so far is kept."""
         ...
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
@@ -252,8 +265,20 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def fail_unfinished(self, error_code: str, detail: str) -> int:
-        """Mark every task still recorded as running as failed; returns how many."""
+    async def list(self, wanted: TaskFilter) -> Sequence[Task]:
+        """A page of tasks, the newest first."""
+        ...
+
+    async def unfinished(self) -> Sequence[Task]:
+        """Tasks without an ending, or whose `finished` event is missing, the oldest first."""
+        ...
+
+    async def request_cancel(self, task_id: str) -> Task:
+        """Ask whoever runs a task to end it as cancelled; one that has ended stays as it is.
+
+        Raises:
+            TaskNotFound: No task has this id.
+        """
         ...
 
     async def workspaces(self) -> Sequence[WorkspaceRecord]:
@@ -362,4 +387,53 @@ class ObjectStore(Protocol):
         Raises:
             ObjectConflict: There is one, of another generation.
         """
+        ...
+
+
+class Steps(Protocol):
+    """The steps of one task, each of which is completed once."""
+
+    async def run(self, name: str, kind: type[T], work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work` and keep its result or error; if it was completed before, return that.
+
+        After a crash in the middle of `work` it is done again: whatever it does outside must be
+        safe to repeat. A cancellation is not a completion.
+
+        Args:
+            name: Names the step in the record; the same on every run of the task.
+            kind: A dataclass that the result is kept as, in JSON.
+            work: What to do.
+        """
+        ...
+
+
+RunTaskDurably = Callable[[str, Steps], Awaitable[None]]
+"""Runs the task of an id with its steps; called again from the top after a crash."""
+
+
+class Engine(Protocol):
+    """Carries tasks across crashes, in order within each workspace."""
+
+    async def start(self, run: RunTaskDurably) -> None:
+        """Begin to run submitted tasks with `run`, also those that an earlier process began.
+
+        Raises:
+            DatabaseUnavailable: The queue cannot be set up.
+        """
+        ...
+
+    async def submit(self, task_id: str, workspace_id: str) -> None:
+        """Queue a task for good; once this returns, no crash loses it. Twice is once."""
+        ...
+
+    async def stop(self) -> None:
+        """Take no more tasks; those that were cancelled go on at the next `start`."""
+        ...
+
+
+class Cancels(Protocol):
+    """Requests to cancel tasks, heard by every orchestrator."""
+
+    def follow(self) -> AsyncIterator[str]:
+        """Ids of tasks to be cancelled: those asked for already, then each as it is asked for."""
         ...

@@ -100,7 +100,7 @@ async def _answer(
 
 
 class _Server(uvicorn.Server):
-    """Ends the running tasks before it waits for the requests that wait for them."""
+    """Interrupts the running tasks before it waits for the requests that wait for them."""
 
     def __init__(self, config: uvicorn.Config, tasks: RunningTasks) -> None:
         super().__init__(config)
@@ -112,23 +112,11 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, end the tasks, then wait for their answers to be sent."""
+        """Take no more connections, interrupt the tasks, let those who wait for them know."""
         for server in self.servers:
             server.close()
-        await self._tasks.cancel_all()
-        answered = asyncio.Event()
-        cancelling = asyncio.create_task(self._cancel_until(answered))
-        try:
-            await super().shutdown(sockets)
-        finally:
-            answered.set()
-            await cancelling
-
-    async def _cancel_until(self, answered: asyncio.Event) -> None:
-        """Cancel what requests that were taken before start only now."""
-        while not answered.is_set():
-            await self._tasks.cancel_all()
-            await asyncio.sleep(LATE_SECONDS)
+        await self._tasks.stop()
+        await super().shutdown(sockets)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -123,7 +123,12 @@ class Settings(BaseSettings):
     sandbox_uid: int = Field(
         default=10001, gt=0, description="User id that sandboxes run under when started by root."
     )
-    max_running_tasks: int = Field(default=16, ge=1, description="Tasks that run at the same time.")
+    max_running_tasks: int = Field(
+        default=16, ge=1, description="Tasks that one orchestrator runs at the same time."
+    )
+    max_workspace_tasks: int = Field(
+        default=4, ge=1, description="Tasks of one workspace that run at the same time."
+    )
     max_steps: int = Field(default=60, ge=1, description="Default and largest budget of steps.")
     max_tokens: int = Field(
         default=2_000_000, ge=1, description="Default and largest budget of tokens."

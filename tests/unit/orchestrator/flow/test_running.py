@@ -1,92 +1,88 @@
-"""Tasks that run beside the requests that asked for them."""
+"""The tasks that are at work in this process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from orchestrator.domain.budget import Budget
-from orchestrator.domain.task import NewTask, Task
-from orchestrator.domain.workspace import scratch_workspace
-from orchestrator.errors import DatabaseUnavailable
 from orchestrator.flow.running import RunningTasks
 
 
-def new_task(task_id: str) -> NewTask:
-    workspace = scratch_workspace(task_id)
-    return NewTask(task_id, "q", workspace, (), (), Budget(1, 1, 1.0))
+class Worker:
+    """Works on one task until it is interrupted, and remembers how."""
 
-
-class Endings:
-    """Runs tasks like the real one: whatever happens, an ending is recorded."""
-
-    def __init__(self, end: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, running: RunningTasks, task_id: str) -> None:
+        self._running = running
+        self._task_id = task_id
         self.begun = asyncio.Event()
-        self.recorded: list[str] = []
-        self._end = end
+        self.interrupted_by_stop: bool | None = None
+        self.work = asyncio.create_task(self._run())
 
-    async def run(self, task: NewTask) -> Task:
-        try:
+    async def _run(self) -> None:
+        with self._running.entered(self._task_id):
             self.begun.set()
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            await asyncio.sleep(0)  # recording takes a moment
-            if self._end is not None:
-                await self._end()
-            self.recorded.append(task.id)
-        return None  # type: ignore[return-value]  # nobody looks at it here
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)  # leaving takes a moment
+                self.interrupted_by_stop = self._running.stopping.is_set()
 
 
-async def test_a_caller_that_goes_away_does_not_end_its_task() -> None:
-    endings = Endings()
-    running = RunningTasks(endings.run)
-
-    async def request() -> None:
-        await asyncio.shield(running.start(new_task("a")))
-
-    caller = asyncio.create_task(request())
-    await endings.begun.wait()
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    assert endings.recorded == []
-    await running.cancel_all()
-    assert endings.recorded == ["a"]
+async def at_work(running: RunningTasks, *task_ids: str) -> list[Worker]:
+    workers = [Worker(running, task_id) for task_id in task_ids]
+    for worker in workers:
+        await worker.begun.wait()
+    return workers
 
 
-async def test_all_endings_are_recorded_before_cancelling_is_done() -> None:
-    endings = Endings()
-    running = RunningTasks(endings.run)
-    for name in "abc":
-        running.start(new_task(name))
-    await endings.begun.wait()
-    await running.cancel_all()
-    assert sorted(endings.recorded) == ["a", "b", "c"]
-    await running.cancel_all()
-    assert len(endings.recorded) == 3
+async def test_one_task_is_cancelled_alone() -> None:
+    running = RunningTasks()
+    one, other = await at_work(running, "one", "other")
+    assert running.cancel("one")
+    await one.work
+    assert one.interrupted_by_stop is False
+    assert not other.work.done()
+    await running.stop()
 
 
-async def test_a_task_that_had_no_time_to_begin_is_recorded_too() -> None:
-    endings = Endings()
-    running = RunningTasks(endings.run)
-    running.start(new_task("a"))
-    await running.cancel_all()
-    assert endings.recorded == ["a"]
+async def test_a_task_that_is_not_here_cannot_be_cancelled() -> None:
+    running = RunningTasks()
+    [worker] = await at_work(running, "one")
+    assert not running.cancel("other")
+    running.cancel("one")
+    await worker.work
+    assert not running.cancel("one")
 
 
-async def test_an_ending_that_cannot_be_recorded_does_not_keep_the_others_from_it() -> None:
-    async def refuse() -> None:
-        raise DatabaseUnavailable("down")
+async def test_stopping_waits_until_every_task_has_left() -> None:
+    running = RunningTasks()
+    workers = await at_work(running, *"abc")
+    await running.stop()
+    assert [worker.interrupted_by_stop for worker in workers] == [True, True, True]
 
-    bad, good = Endings(refuse), Endings()
 
-    async def run(task: NewTask) -> Task:
-        return await (bad if task.id == "bad" else good).run(task)
+async def test_stopping_without_tasks_ends_at_once() -> None:
+    running = RunningTasks()
+    await running.stop()
+    assert running.stopping.is_set()
 
-    running = RunningTasks(run)
-    lost = running.start(new_task("bad"))
-    running.start(new_task("good"))
-    await running.cancel_all()
-    assert good.recorded == ["good"]
-    with pytest.raises(DatabaseUnavailable):
-        await lost
+
+async def test_requests_to_cancel_are_heeded() -> None:
+    running = RunningTasks()
+    one, other = await at_work(running, "one", "other")
+
+    async def cancels() -> AsyncIterator[str]:
+        yield "elsewhere"
+        yield "one"
+
+    await running.heed(cancels())
+    await one.work
+    assert not other.work.done()
+    await running.stop()
+
+
+async def test_a_task_leaves_also_when_it_fails() -> None:
+    running = RunningTasks()
+    with pytest.raises(ValueError, match="broken"), running.entered("one"):
+        raise ValueError("broken")
+    assert not running.cancel("one")

@@ -6,7 +6,7 @@ from orchestrator.storage.postgres.queries import load_queries, parse_queries
 def test_every_statement_is_loaded_without_prose() -> None:
     queries = load_queries()
     assert queries.get_task.startswith("SELECT t.*")
-    assert "--" not in queries.fail_unfinished
+    assert "--" not in queries.unfinished_tasks
     assert not queries.add_task.endswith(";")
 
 

@@ -8,8 +8,9 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator.api.schemas import ContainerBody
 from orchestrator.api.services import Use
+from orchestrator.domain.task import TaskFilter, TaskStatus
 from orchestrator.domain.workspace import CONTAINER_PREFIX, ID_LENGTH
-from orchestrator.errors import ContainerNotFound
+from orchestrator.errors import ContainerBusy, ContainerNotFound
 
 router = APIRouter(tags=["containers"])
 
@@ -60,6 +61,15 @@ async def stop_container(name: str, services: Use) -> Response:
 async def remove_container(name: str, services: Use) -> Response:
     """Delete the container and the trees of its tasks; their results stay on record."""
     await _require(name, services)
+    workspace_id = name.removeprefix(CONTAINER_PREFIX)
+    running = TaskFilter(status=TaskStatus.RUNNING, workspace_id=workspace_id, limit=1)
+    for task in await services.tasks.list(running):
+        raise ContainerBusy(
+            f"Task {task.id} works in {name}: wait for its end, or cancel it with "
+            f"POST /tasks/{task.id}/cancel.",
+            container=name,
+            task_id=task.id,
+        )
     await services.runtime.remove(name)
     return Response(status_code=204)
 

@@ -5,15 +5,16 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
 from orchestrator.api.schemas import OrchestrateBody, TaskBody, task_body
 from orchestrator.api.services import Services, Use
 from orchestrator.api.sse import HEADERS, event_frame, frame, with_heartbeats
-from orchestrator.domain.task import Task
-from orchestrator.errors import InvalidRequest, RequestTooLarge
+from orchestrator.domain.events import Event
+from orchestrator.domain.task import TaskFilter, TaskStatus
+from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping
 
 router = APIRouter(tags=["tasks"])
 
@@ -41,11 +42,36 @@ async def orchestrate(
             "are taken. Give long material as files."
         )
     task = await services.submit(body.to_request())
-    running = services.running.start(task)
+    headers = {"Location": f"/tasks/{task.id}"}
+    if "respond-async" in request.headers.get("prefer", ""):
+        accepted = task_body(await services.tasks.get(task.id)).model_dump(mode="json")
+        applied = {"Preference-Applied": "respond-async"}
+        return JSONResponse(accepted, status_code=202, headers=headers | applied)
     if EVENT_STREAM in request.headers.get("accept", ""):
-        frames = _events_then_result(services, task.id, running)
-        return StreamingResponse(with_heartbeats(frames), media_type=EVENT_STREAM, headers=HEADERS)
-    return task_body(await asyncio.shield(running))
+        frames = with_heartbeats(_events_then_result(services, task.id))
+        return StreamingResponse(frames, media_type=EVENT_STREAM, headers=HEADERS | headers)
+    return await _ended(services, task.id)
+
+
+@router.get("/tasks", response_model=list[TaskBody], summary="Tasks, the newest first")
+async def list_tasks(
+    services: Use,
+    status: TaskStatus | None = None,
+    workspace: Annotated[str | None, Query(max_length=64)] = None,
+    before: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[TaskBody]:
+    """A page of tasks; the id of the last one, given as `before`, brings the next page."""
+    found = await services.tasks.list(TaskFilter(status, workspace, before, limit))
+    return [task_body(each) for each in found]
+
+
+@router.post(
+    "/tasks/{task_id}/cancel", status_code=202, response_model=TaskBody, summary="Cancel a task"
+)
+async def cancel_task(task_id: str, services: Use) -> TaskBody:
+    """Ask for a task's end; it keeps the work done so far. A task that has ended stays as it is."""
+    return task_body(await services.tasks.request_cancel(task_id))
 
 
 @router.get("/tasks/{task_id}", response_model=TaskBody, summary="A task and its result")
@@ -80,14 +106,50 @@ def _event_number(last_event_id: str | None) -> int:
 
 
 async def _events(services: Services, task_id: str, after: int) -> AsyncIterator[bytes]:
-    async for event in services.events.follow(task_id, after):
-        yield event_frame(event)
+    try:
+        async for event in _followed(services, task_id, after):
+            yield event_frame(event)
+    except ServiceStopping as stopping:
+        yield frame("stopping", {"code": stopping.code, "detail": stopping.detail})
 
 
-async def _events_then_result(
-    services: Services, task_id: str, running: "asyncio.Task[Task]"
-) -> AsyncIterator[bytes]:
+async def _events_then_result(services: Services, task_id: str) -> AsyncIterator[bytes]:
     async for each in _events(services, task_id, 0):
         yield each
-    task = await asyncio.shield(running)
-    yield frame("result", task_body(task).model_dump(mode="json"))
+    task = await services.tasks.get(task_id)
+    if task.ending is not None:
+        yield frame("result", task_body(task).model_dump(mode="json"))
+
+
+async def _ended(services: Services, task_id: str) -> TaskBody:
+    """The task once it has ended, on whatever orchestrator."""
+    async for _ in _followed(services, task_id, 0):
+        pass
+    return task_body(await services.tasks.get(task_id))
+
+
+async def _followed(services: Services, task_id: str, after: int) -> AsyncIterator[Event]:
+    """The task's events, until its end or ours.
+
+    Raises:
+        ServiceStopping: This process ends first.
+    """
+    stopping = asyncio.create_task(services.running.stopping.wait())
+    events = services.events.follow(task_id, after)
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                raise ServiceStopping(
+                    "The service is stopping. The task is kept and goes on when the service runs "
+                    f"again: ask for /tasks/{task_id} then.",
+                    task_id=task_id,
+                )
+            event = coming.result()
+            if event is None:
+                return
+            yield event
+    finally:
+        stopping.cancel()

@@ -15,6 +15,8 @@ from orchestrator.domain.conversation import ToolCall, ToolSpec
 
 SHOWN = 200
 MAX_DEPTH = 64
+MAX_ARGUMENTS = 1_000_000
+"""Most characters of a call's arguments; what a tool server takes is a little more."""
 
 # A schema is outside input: what is wrong with it shows as whatever the validator trips over.
 _UNUSABLE = (
@@ -49,6 +51,12 @@ def check_call(call: ToolCall, tools: Sequence[ToolSpec]) -> CheckedCall:
     if tool is None:
         names = ", ".join(sorted(tool.name for tool in tools))
         return CheckedCall({}, f"There is no tool {call.name[:SHOWN]!r}. The tools are: {names}.")
+    if len(call.arguments) > MAX_ARGUMENTS:
+        return CheckedCall(
+            {},
+            f"The arguments of {call.name} have {len(call.arguments):,} characters; at most "
+            f"{MAX_ARGUMENTS:,} are taken. Do it in smaller parts.",
+        )
     try:
         arguments = _read_arguments(call.arguments)
     except (TypeError, ValueError) as error:

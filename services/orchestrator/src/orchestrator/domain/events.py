@@ -21,11 +21,16 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event about to be recorded; `step` is 0 outside the loop."""
+    """An event about to be recorded; `step` is 0 outside the loop.
+
+    With a `key`, a task has one event of this kind, step and key: recorded again after a crash, it
+    stays as it is.
+    """
 
     kind: EventKind
     step: int
     data: dict[str, JsonValue]
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

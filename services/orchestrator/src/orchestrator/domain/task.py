@@ -95,7 +95,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it is kept."""
+    """A task as it is kept; `files` has the names of its files, whose contents are objects."""
 
     id: str
     query: str
@@ -105,5 +105,18 @@ class Task:
     budget: Budget
     status: TaskStatus
     created_at: datetime
+    files: tuple[str, ...] = ()
+    install_dependencies: bool = False
+    cancel_requested: bool = False
     ending: Ending | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list; what is None does not matter. `before` is the id that ended a page."""
+
+    status: TaskStatus | None = None
+    workspace_id: str | None = None
+    before: str | None = None
+    limit: int = 50

@@ -2,31 +2,32 @@
 
 import structlog
 
-from orchestrator.ports import Runtime, TaskStore
+from orchestrator.ports import Engine, Runtime, TaskStore
 
 log = structlog.get_logger(__name__)
 
-CODE = "orchestrator_restarted"
-DETAIL = "The service was restarted while this task ran, so it has no result: send it again."
 
+async def recover(tasks: TaskStore, engine: Engine, runtime: Runtime) -> None:
+    """See that every unfinished task is queued, and remove scratch containers nobody uses.
 
-async def recover(tasks: TaskStore, runtime: Runtime) -> None:
-    """Fail the tasks that were running and remove the scratch containers they ran in.
-
-    Containers of repositories stay: the next task reuses them. Call it before any task runs.
+    A crash can fall between a task's record and its place in the queue. Submitting a task again
+    that the engine knows changes nothing.
 
     Raises:
         RuntimeFailure: A scratch container cannot be removed.
     """
-    left = await tasks.fail_unfinished(CODE, DETAIL)
-    if left:
-        log.warning("unfinished_tasks_failed", count=left)
+    unfinished = await tasks.unfinished()
+    for task in unfinished:
+        await engine.submit(task.id, task.workspace.id)
+    if unfinished:
+        log.warning("unfinished_tasks_taken_up", count=len(unfinished))
+    in_use = {task.workspace.container_name for task in unfinished}
     scratch = {
         each.workspace.container_name
         for each in await tasks.workspaces()
         if each.workspace.is_scratch
     }
     for container in await runtime.list():
-        if container.name in scratch:
+        if container.name in scratch - in_use:
             await runtime.remove(container.name)
             log.warning("scratch_container_removed", container=container.name)

@@ -1,7 +1,8 @@
 """Run an accepted task to its end, whatever happens on the way."""
 
 import asyncio
-from dataclasses import dataclass, replace
+import secrets
+from dataclasses import dataclass, field, replace
 
 import structlog
 from pydantic import JsonValue
@@ -11,9 +12,12 @@ from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
+from orchestrator.flow.hands import Hands
+from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import Clock, EventLog, Model, TaskStore, Toolbox, Worker
+from orchestrator.ports import Clock, EventLog, Model, PreparedTask, Steps, TaskStore
 from orchestrator.tools.kept_output import KeptOutput
 
 log = structlog.get_logger(__name__)
@@ -24,118 +28,157 @@ PATCH_LOST = "What the task changed could not be read from its container, so the
 
 @dataclass(frozen=True, slots=True)
 class TaskParts:
-    """What running a task needs from outside; `slots` bounds the tasks at work at once."""
+    """What running a task needs from outside."""
 
     lease: Lease
     supply: Supply
+    inputs: Inputs
     model: Model
     tasks: TaskStore
     events: EventLog
+    running: RunningTasks
     clock: Clock
     agent: Agent
     tool_output_chars: int
-    slots: asyncio.Semaphore
 
 
 @dataclass(slots=True)
 class _Work:
     """What is known of a running task so far; right at any moment."""
 
-    began: float
     ledger: Ledger
     patch: Patch
     answer: str = ""
+    notices: dict[str, None] = field(default_factory=dict)
 
 
 class RunTask:
-    """Runs one task: container, tree, loop, patch, record."""
+    """Runs one task: container, tree, loop, patch, record.
+
+    It may be begun several times, each time after a crash: what was recorded stays, and what the
+    steps have completed is not done again.
+    """
 
     def __init__(self, parts: TaskParts) -> None:
         self._parts = parts
 
-    async def __call__(self, task: NewTask) -> Task:
-        """Run the task; every outcome, cancellation included, is recorded as its ending."""
-        work = _Work(self._parts.clock.monotonic(), Ledger(), Patch())
+    async def __call__(self, task_id: str, steps: Steps) -> None:
+        """Run the task; every outcome but the process's own end is recorded as its ending."""
+        if self._parts.running.stopping.is_set():
+            raise asyncio.CancelledError  # taken from the queue too late: the next process has it
+        with self._parts.running.entered(task_id):
+            kept = await self._parts.tasks.get(task_id)
+            if kept.ending is None:
+                await self._run(kept, steps)
+            else:
+                await self._close(kept, kept.ending)
+
+    async def _run(self, kept: Task, steps: Steps) -> None:
+        work = _Work(Ledger(), Patch())
         try:
-            async with self._parts.slots:
-                await self._work_on(task, work)
+            await self._work_on(await self._restored(kept), work, steps)
             outcome = answered(work.answer)
         except asyncio.CancelledError:
-            # The cancellation is used up here: the caller awaits the recorded ending.
+            if self._parts.running.stopping.is_set():
+                raise  # the next process goes on with it
+            _uncancel()
             outcome = cancelled()
         except BerthError as error:
             outcome = replace(failed(error), answer=work.answer)
         except Exception as error:
             # A defect of ours must not leave the task running for ever.
-            log.exception("task_broke", task=task.id)
+            log.exception("task_broke", task=kept.id)
             outcome = failed(_defect(error))
-        return await self._finish(task, work, outcome)
+        await self._finish(kept, work, outcome)
 
-    async def _work_on(self, task: NewTask, work: _Work) -> None:
-        async with self._parts.lease.hold(task.workspace) as leased:
-            await self._tell(task, EventKind.CONTAINER, _container(leased))
-            prepared = await self._parts.supply(task, leased.worker)
+    async def _restored(self, kept: Task) -> NewTask:
+        """The task as it was accepted.
+
+        Raises:
+            CancelledError: A caller has asked for its end.
+        """
+        if kept.cancel_requested:
+            raise asyncio.CancelledError
+        return NewTask(
+            id=kept.id,
+            query=kept.query,
+            workspace=kept.workspace,
+            start=kept.start,
+            files=await self._parts.inputs.load(kept.id, kept.files),
+            budget=kept.budget,
+            install_dependencies=kept.install_dependencies,
+        )
+
+    async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
+        async def prepared(leased: Leased, tree: PreparedTask) -> None:
+            attempt = secrets.token_hex(4)
+            await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
+            dependencies: list[JsonValue] = [*tree.dependencies]
             await self._tell(
-                task, EventKind.PREPARED, {"dependencies": list(prepared.dependencies)}
+                task.id, EventKind.PREPARED, {"dependencies": dependencies}, key=attempt
             )
-            try:
-                async with leased.worker.toolbox(task.id) as toolbox:
-                    work.answer = await self._loop(task, work, leased.worker, toolbox)
-            except BaseException:
-                await self._salvage_patch(task, work, leased.worker)
-                raise
-            await self._keep_patch(task, work, leased.worker)
+            if task.install_dependencies:
+                work.notices.update(dict.fromkeys(tree.dependencies))
 
-    async def _loop(self, task: NewTask, work: _Work, worker: Worker, toolbox: Toolbox) -> str:
+        async with Hands(task, self._parts.lease, self._parts.supply, prepared) as hands:
+            try:
+                work.answer = await self._loop(task, work, hands, steps)
+            except BaseException:
+                # If this process ends, the calls go on and the next process hears of them.
+                if not self._parts.running.stopping.is_set():
+                    await self._salvage_patch(task, work, hands)
+                raise
+            await self._keep_patch(work, hands)
+
+    async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
         parts = self._parts
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
             model=parts.model,
-            toolbox=KeptOutput(toolbox, worker, task.id, parts.tool_output_chars),
+            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars),
+            steps=steps,
             record=lambda event: parts.events.append(task.id, event),
             clock=parts.clock,
         )
         work.ledger = loop.ledger
         return await loop.run(task.query)
 
-    async def _salvage_patch(self, task: NewTask, work: _Work, worker: Worker) -> None:
+    async def _salvage_patch(self, task: NewTask, work: _Work, hands: Hands) -> None:
         """Keep the patch of work that an error ended; that error says more than a lost patch."""
         try:
-            await self._keep_patch(task, work, worker)
+            await self._keep_patch(work, hands)
         except BerthError as failure:
             log.warning("patch_lost", task=task.id, code=failure.code, detail=failure.detail)
-            work.ledger.notices[PATCH_LOST] = None
+            work.notices[PATCH_LOST] = None
 
-    async def _keep_patch(self, task: NewTask, work: _Work, worker: Worker) -> None:
-        """Read the patch while the worker is at hand; a dead worker's volume is read later."""
+    async def _keep_patch(self, work: _Work, hands: Hands) -> None:
+        """Read the patch of a tree in which nothing moves any more."""
         try:
             async with asyncio.timeout(KEEP_WORK_SECONDS):
-                work.patch = await worker.patch(task.id)
-        except WorkerUnreachable:
-            log.warning("worker_gone", task=task.id)
-            work.patch = await self._patch_of_revived(task)
+                await hands.interrupt()
+                work.patch = await hands.patch()
         except TimeoutError:
             raise WorkerUnreachable(
                 f"The worker did not hand over the patch within {KEEP_WORK_SECONDS:.0f} s. Its "
                 "tree may be too large; send the task again."
             ) from None
 
-    async def _patch_of_revived(self, task: NewTask) -> Patch:
-        """The patch read through a new container on the same volume."""
-        async with self._parts.lease.hold(task.workspace) as leased:
-            return await leased.worker.patch(task.id)
-
-    async def _finish(self, task: NewTask, work: _Work, outcome: Outcome) -> Task:
-        seconds = self._parts.clock.monotonic() - work.began
+    async def _finish(self, kept: Task, work: _Work, outcome: Outcome) -> None:
+        seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
+        work.ledger.notices.update(work.notices)
         ending = conclude(outcome, work.ledger, work.patch, seconds)
-        recorded = await self._parts.tasks.finish(task.id, ending)
-        await self._tell(task, EventKind.FINISHED, _finished(ending), ending.steps)
+        recorded = await self._parts.tasks.finish(kept.id, ending)
+        await self._close(recorded, recorded.ending or ending)
+
+    async def _close(self, task: Task, ending: Ending) -> None:
+        """Everything after the ending; done again if a crash fell in the middle of it."""
+        await self._parts.inputs.drop(task.id, task.files)
         if task.workspace.is_scratch:
             await self._discard(task)
-        return recorded
+        await self._tell(task.id, EventKind.FINISHED, _finished(ending), ending.steps, "once")
 
-    async def _discard(self, task: NewTask) -> None:
+    async def _discard(self, task: Task) -> None:
         """Nobody else can use a scratch workspace: its container goes with its task."""
         try:
             await self._parts.lease.discard(task.workspace)
@@ -143,9 +186,21 @@ class RunTask:
             log.warning("scratch_left_behind", task=task.id, code=failure.code)
 
     async def _tell(
-        self, task: NewTask, kind: EventKind, data: dict[str, JsonValue], step: int = 0
+        self,
+        task_id: str,
+        kind: EventKind,
+        data: dict[str, JsonValue],
+        step: int = 0,
+        key: str = "",
     ) -> None:
-        await self._parts.events.append(task.id, NewEvent(kind, step, data))
+        await self._parts.events.append(task_id, NewEvent(kind, step, data, key))
+
+
+def _uncancel() -> None:
+    """Use up a cancellation that was meant for the task's work and not for its ending."""
+    current = asyncio.current_task()
+    if current is not None:
+        current.uncancel()
 
 
 def _container(leased: Leased) -> dict[str, JsonValue]:

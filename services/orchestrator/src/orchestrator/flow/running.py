@@ -1,37 +1,51 @@
-"""The tasks that run in this process."""
+"""The tasks that are at work in this process."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from orchestrator.domain.task import NewTask, Task
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 
 class RunningTasks:
-    """Runs tasks beside the requests that asked for them.
+    """Knows which asyncio task works on which task, so that it can be cancelled.
 
-    A caller that goes away does not end its task.
+    There are two cancellations: one task's, which ends it, and the process's own end, after which
+    its tasks go on in the next process.
     """
 
-    def __init__(self, run: Callable[[NewTask], Coroutine[Any, Any, Task]]) -> None:
-        self._run = run
-        self._running: dict[str, asyncio.Task[Task]] = {}
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[object]] = {}
+        self._stopping = asyncio.Event()
 
-    def start(self, task: NewTask) -> "asyncio.Task[Task]":
-        """Begin to run a task; await the result through `asyncio.shield`."""
-        running = asyncio.create_task(self._run(task), name=f"task {task.id}")
-        self._running[task.id] = running
-        running.add_done_callback(lambda _: self._running.pop(task.id, None))
-        return running
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set once this process is about to end."""
+        return self._stopping
 
-    async def cancel_all(self) -> None:
-        """Cancel every task and wait until its ending is recorded.
+    @contextmanager
+    def entered(self, task_id: str) -> Iterator[None]:
+        """The current asyncio task works on a task while the context lasts."""
+        current = asyncio.current_task()
+        if current is None:
+            raise RuntimeError("tasks run inside asyncio tasks")
+        self._running[task_id] = current
+        try:
+            yield
+        finally:
+            del self._running[task_id]
 
-        What goes wrong with an ending is raised to whoever awaits that task, else logged by
-        asyncio.
-        """
-        # A task that was cancelled before its first step could not record anything.
-        await asyncio.sleep(0)
+    def cancel(self, task_id: str) -> bool:
+        """Interrupt one task, which then records its ending; False if it is not at work here."""
+        running = self._running.get(task_id)
+        return running is not None and running.cancel()
+
+    async def heed(self, cancels: AsyncIterator[str]) -> None:
+        """Cancel what is asked for, as long as it runs."""
+        async for task_id in cancels:
+            self.cancel(task_id)
+
+    async def stop(self) -> None:
+        """Interrupt every task where it stands, without an ending, and wait until all have left."""
+        self._stopping.set()
         running = list(self._running.values())
         for each in running:
             each.cancel()

@@ -13,11 +13,12 @@ from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Workspace, scratch_workspace, workspace_of
 from orchestrator.errors import InvalidRequest
 from orchestrator.flow.attach import Attach
-from orchestrator.ports import EventLog, Repositories, TaskStore
+from orchestrator.flow.inputs import Inputs
+from orchestrator.ports import Engine, EventLog, Repositories, TaskStore
 
 
 class Submit:
-    """Turns a request into a recorded task.
+    """Turns a request into a recorded and queued task, which no crash can lose any more.
 
     Whatever is wrong with the request is said here, before a container, a directory or a row
     exists for it.
@@ -28,15 +29,19 @@ class Submit:
         *,
         repositories: Repositories,
         attach: Attach,
+        inputs: Inputs,
         tasks: TaskStore,
         events: EventLog,
+        engine: Engine,
         largest_budget: Budget,
         runtime: str,
     ) -> None:
         self._repositories = repositories
         self._attach = attach
+        self._inputs = inputs
         self._tasks = tasks
         self._events = events
+        self._engine = engine
         self._largest_budget = largest_budget
         self._runtime = runtime
 
@@ -64,8 +69,10 @@ class Submit:
             budget=budget,
             install_dependencies=request.install_dependencies,
         )
+        await self._inputs.keep(task_id, task.files)
         await self._tasks.add(task, self._runtime)
         await self._events.append(task_id, NewEvent(EventKind.ACCEPTED, 0, _accepted(task)))
+        await self._engine.submit(task_id, workspace.id)
         return task
 
 

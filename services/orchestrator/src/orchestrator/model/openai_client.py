@@ -90,7 +90,7 @@ class OpenAIModel:
             base_url=self._url,
             api_key=self._api_key,
             max_retries=RETRIES,
-            http_client=DefaultAioHttpClient(base_url=self._url),
+            http_client=DefaultAioHttpClient(base_url=self._url, follow_redirects=False),
         )
 
     async def complete(

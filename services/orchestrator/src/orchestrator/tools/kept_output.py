@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Protocol
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
@@ -33,19 +32,23 @@ class KeptOutput:
         self._keeper = keeper
         self._task_id = task_id
         self._limit = limit
-        self._numbers = count(1)
 
     async def tools(self) -> Sequence[ToolSpec]:
         """The inner toolbox's tools."""
         return await self._inner.tools()
 
     async def call(
-        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: dict[str, object],
+        *,
+        key: str = "",
+        progress: Progress | None = None,
     ) -> ToolResult:
         """Call the tool; a long result is cut, and a note in it says where the whole lies."""
-        result = await self._inner.call(name, arguments, progress)
+        result = await self._inner.call(name, arguments, key=key, progress=progress)
         if len(result.text) <= self._limit:
             return result
-        file = f"{next(self._numbers):04}-{name}.txt"
+        file = f"{key.zfill(4)}-{name}.txt"
         path = await self._keeper.keep_output(self._task_id, file, result.text)
         return replace(result, text=excerpt(result.text, self._limit, f"the whole is in {path}"))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import httpx2
 import mcp_types as types
@@ -17,6 +17,9 @@ from orchestrator.ports import Progress, Toolbox
 
 PROTOCOL = "2026-07-28"
 """The stateless protocol version: our own servers speak it, so no handshake is needed."""
+
+KEY = "berth/key"
+"""Where in a request's `_meta` the idempotency key of a call is."""
 
 # The latter two stand for answers that are no MCP at all, as of a worker that was started anew.
 GONE = frozenset(
@@ -72,7 +75,12 @@ class McpToolbox:
         raise _gone(f"its list of tools has more than {MAX_PAGES} pages")
 
     async def call(
-        self, name: str, arguments: dict[str, object], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: dict[str, object],
+        *,
+        key: str = "",
+        progress: Progress | None = None,
     ) -> ToolResult:
         """Call a tool; see `ports.Toolbox.call`."""
         report = progress
@@ -83,7 +91,12 @@ class McpToolbox:
 
         try:
             result = await _reached(
-                self._client.call_tool(name, arguments, progress_callback=tell if report else None)
+                self._client.call_tool(
+                    name,
+                    arguments,
+                    progress_callback=tell if report else None,
+                    meta=cast("types.RequestParamsMeta", {KEY: key}) if key else None,
+                )
             )
         except MCPError as error:
             return ToolResult(error.message, is_error=True)

@@ -107,6 +107,10 @@ class HttpWorker:
         )
         return Patch(answer.diff, tuple(answer.changed_files), tuple(answer.left_out))
 
+    async def interrupt(self, task_id: str) -> None:
+        """End the task's tool calls that still run."""
+        await self._ask(Done, "POST", f"{_of_task(task_id)}/interrupt")
+
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree."""
         path = f"{_of_task(task_id)}/outputs/{quote(name, safe='')}"

@@ -15,6 +15,8 @@ from orchestrator.storage.postgres.tasks import unknown_task
 from orchestrator.storage.postgres.text import storable_text
 
 _BATCH = 100
+_EVENTS = uuid.UUID("6f2cbb5e-8f0c-5d43-9b53-3a3d5d0a8c11")
+"""Namespace of the ids that events are recorded under."""
 
 
 class PostgresEventLog:
@@ -31,14 +33,15 @@ class PostgresEventLog:
     async def append(self, task_id: str, event: NewEvent) -> Event:
         """Record an event under the task's next number and wake its readers.
 
-        The event is recorded once even if the connection breaks on the way.
+        It is recorded once even if the connection breaks on the way. One with a key that is
+        recorded already, before a crash, is returned as it stands.
 
         Raises:
             TaskNotFound: No task has this id.
             StorageFailure: The task's `finished` event is recorded already.
         """
         task_id = storable_text(task_id)
-        append_id = uuid.uuid4()
+        append_id = _append_id(task_id, event)
         values = (task_id, event.kind.value, event.step, event.data, append_id)
         try:
             row = await self._database.row(self._queries.append_event, *values)
@@ -91,3 +94,9 @@ class PostgresEventLog:
         if row is None:
             raise unknown_task(task_id)
         return int(row["last_event"]), bool(row["events_closed"])
+
+
+def _append_id(task_id: str, event: NewEvent) -> uuid.UUID:
+    if not event.key:
+        return uuid.uuid4()
+    return uuid.uuid5(_EVENTS, f"{task_id}/{event.kind}/{event.step}/{event.key}")

@@ -18,7 +18,10 @@ class Queries:
     add_task: str
     finish_task: str
     get_task: str
-    fail_unfinished: str
+    list_tasks: str
+    unfinished_tasks: str
+    request_cancel: str
+    requested_cancels: str
     append_event: str
     find_append: str
     read_events: str

@@ -18,8 +18,11 @@ ORDER BY w.last_used_at DESC, w.id;
 
 -- name: add_task
 -- Record a task as running; a task that is recorded already stays as it is.
-INSERT INTO tasks (id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO tasks (
+    id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds, files,
+    install_dependencies
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: finish_task
@@ -38,42 +41,38 @@ FROM tasks AS t
 JOIN workspaces AS w ON w.id = t.workspace_id
 WHERE t.id = $1;
 
--- name: fail_unfinished
--- running -> failed for every task, and a `finished` event for each record that has none (a crash
--- can fall between a task's ending and that event), so that their readers come to an end. A record
--- that is complete keeps its number, which the insert then meets and leaves alone.
-WITH failed AS (
-    UPDATE tasks
-    SET status = 'failed', stop_reason = 'error', answer = '', diff = '', changed_files = '{}',
-        left_out = '{}',
-        steps = (SELECT coalesce(max(step), 0) FROM events WHERE task_id = tasks.id),
-        notices = '{}', prompt_tokens = 0, completion_tokens = 0,
-        model_seconds = 0, tool_seconds = 0,
-        wall_seconds = extract(epoch FROM clock_timestamp() - created_at),
-        error_code = $1, error_detail = $2, finished_at = clock_timestamp(),
-        last_event = last_event + CASE WHEN events_closed THEN 0 ELSE 1 END, events_closed = true
-    WHERE status = 'running'
-    RETURNING id, status, stop_reason, changed_files, error_detail, steps, last_event
-), closed AS (
-    UPDATE tasks
-    SET last_event = last_event + 1, events_closed = true
-    WHERE status <> 'running' AND NOT events_closed
-    RETURNING id, status, stop_reason, changed_files, error_detail, steps, last_event
-), added AS (
-    INSERT INTO events (task_id, number, kind, step, data, append_id)
-    SELECT id, last_event, 'finished', steps,
-        jsonb_build_object(
-            'status', status,
-            'stop_reason', stop_reason,
-            'changed_files', changed_files,
-            'error', error_detail
-        ),
-        gen_random_uuid()
-    FROM (SELECT * FROM failed UNION ALL SELECT * FROM closed) AS ended
-    ON CONFLICT DO NOTHING
-    RETURNING pg_notify('berth_events', task_id || ':' || number)
-)
-SELECT (SELECT count(*) FROM failed) AS failed, (SELECT count(*) FROM added) AS closed;
+-- name: list_tasks
+-- A page of tasks, the newest first, after the task that ended the page before.
+SELECT t.*, w.key AS workspace_key, w.repositories
+FROM tasks AS t
+JOIN workspaces AS w ON w.id = t.workspace_id
+WHERE ($1::text IS NULL OR t.status = $1)
+    AND ($2::text IS NULL OR t.workspace_id = $2)
+    AND (
+        $3::text IS NULL
+        OR (t.created_at, t.id) < (SELECT created_at, id FROM tasks WHERE id = $3)
+    )
+ORDER BY t.created_at DESC, t.id DESC
+LIMIT $4;
+
+-- name: unfinished_tasks
+-- Tasks that have no ending, or whose record of events has none, the oldest first.
+SELECT t.*, w.key AS workspace_key, w.repositories
+FROM tasks AS t
+JOIN workspaces AS w ON w.id = t.workspace_id
+WHERE t.status = 'running' OR NOT t.events_closed
+ORDER BY t.created_at, t.id;
+
+-- name: request_cancel
+-- Ask whoever runs a task to end it, and tell all orchestrators.
+UPDATE tasks
+SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+WHERE id = $1 AND status = 'running'
+RETURNING pg_notify('berth_cancels', id);
+
+-- name: requested_cancels
+-- Tasks whose end was asked for and has not come.
+SELECT id FROM tasks WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
 
 -- name: append_event
 -- Record an event under its task's next number and wake the task's readers. The task's row lock

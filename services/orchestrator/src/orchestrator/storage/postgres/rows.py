@@ -49,6 +49,8 @@ def task_values(task: NewTask, runtime: str) -> tuple[object, ...]:
         task.budget.max_steps,
         task.budget.max_tokens,
         task.budget.max_seconds,
+        [storable_text(file.name) for file in task.files],
+        task.install_dependencies,
     )
 
 
@@ -87,6 +89,9 @@ def task_from(row: asyncpg.Record) -> Task:
         budget=Budget(row["max_steps"], row["max_tokens"], row["max_seconds"]),
         status=TaskStatus(row["status"]),
         created_at=row["created_at"],
+        files=tuple(row["files"]),
+        install_dependencies=row["install_dependencies"],
+        cancel_requested=row["cancel_requested_at"] is not None,
         ending=_ending(row) if row["finished_at"] else None,
         finished_at=row["finished_at"],
     )

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from orchestrator.domain.task import Ending, NewTask, Task
+from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
 from orchestrator.errors import TaskNotFound
 from orchestrator.storage.postgres.pool import Database
@@ -61,16 +61,30 @@ class PostgresTaskStore:
             raise unknown_task(task_id)
         return task_from(row)
 
-    async def fail_unfinished(self, error_code: str, detail: str) -> int:
-        """Mark every task still recorded as running as failed; returns how many.
-
-        Records of events that lack their `finished` event get one, so that readers end. Call it
-        only while no task runs.
-        """
-        row = await self._database.row(
-            self._queries.fail_unfinished, storable_text(error_code), storable_text(detail)
+    async def list(self, wanted: TaskFilter) -> Sequence[Task]:
+        """A page of tasks, the newest first."""
+        rows = await self._database.rows(
+            self._queries.list_tasks,
+            wanted.status.value if wanted.status else None,
+            storable_text(wanted.workspace_id) if wanted.workspace_id is not None else None,
+            storable_text(wanted.before) if wanted.before is not None else None,
+            wanted.limit,
         )
-        return int(row["failed"]) if row else 0
+        return [task_from(row) for row in rows]
+
+    async def unfinished(self) -> Sequence[Task]:
+        """Tasks without an ending, or whose `finished` event is missing, the oldest first."""
+        rows = await self._database.rows(self._queries.unfinished_tasks)
+        return [task_from(row) for row in rows]
+
+    async def request_cancel(self, task_id: str) -> Task:
+        """Ask for a task's end; one that has ended stays as it is.
+
+        Raises:
+            TaskNotFound: No task has this id.
+        """
+        await self._database.rows(self._queries.request_cancel, storable_text(task_id))
+        return await self.get(task_id)
 
     async def workspaces(self) -> Sequence[WorkspaceRecord]:
         """All workspaces, the latest used first."""

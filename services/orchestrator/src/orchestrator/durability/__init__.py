@@ -1,0 +1,1 @@
+"""The engine that carries tasks across crashes."""

@@ -1,0 +1,106 @@
+"""Durable tasks by DBOS, in the same Postgres as the rest of the metadata.
+
+A task is a DBOS workflow named by the task's id, so that submitting it twice makes one. DBOS keeps
+the result of every completed step; after a crash the workflow's code runs again from the top, and
+a step that has a result returns it instead of running.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from dbos._dbos_config import DBOSConfig
+from pydantic import TypeAdapter
+
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.ports import RunTaskDurably
+
+APPLICATION = "berth"
+QUEUE = "tasks"
+# Steps of one version must be found by the next: the version is that of the steps' form, not ours.
+STEPS_VERSION = "1"
+POLL_SECONDS = 0.05
+T = TypeVar("T")
+
+
+class DbosSteps:
+    """`ports.Steps` inside the workflow of one task."""
+
+    async def run(self, name: str, kind: type[T], work: Callable[[], Awaitable[T]]) -> T:
+        """See `ports.Steps.run`."""
+        adapter: TypeAdapter[T] = TypeAdapter(kind)
+
+        async def as_json() -> str:
+            return adapter.dump_json(await work()).decode()
+
+        return adapter.validate_json(await DBOS.run_step_async({"name": name}, as_json))
+
+
+class DbosEngine:
+    """`ports.Engine`.
+
+    Args:
+        database_url: Postgres address in the form that psycopg takes.
+        executor_id: Names this orchestrator; the same after a restart.
+        per_workspace: Tasks of one workspace that run at once, over all orchestrators.
+        at_once: Tasks that this orchestrator runs at once.
+    """
+
+    def __init__(
+        self, database_url: str, *, executor_id: str, per_workspace: int, at_once: int
+    ) -> None:
+        self._config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": database_url,
+            "executor_id": executor_id,
+            "application_version": STEPS_VERSION,
+            "log_level": "ERROR",
+        }
+        self._per_workspace = per_workspace
+        self._at_once = at_once
+        self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
+
+    async def start(self, run: RunTaskDurably) -> None:
+        """See `ports.Engine.start`."""
+        DBOS(config=self._config)
+
+        @DBOS.workflow(name="run_task")
+        async def run_task(task_id: str) -> None:
+            await run(task_id, DbosSteps())
+
+        self._workflow = run_task
+        try:
+            # On this loop's own thread: DBOS then runs its workflows on this loop, where our
+            # connections live.
+            DBOS.launch()
+            await DBOS.register_queue_async(
+                QUEUE,
+                worker_concurrency=self._at_once,
+                partition_concurrency=self._per_workspace,
+                polling_interval_sec=POLL_SECONDS,
+                on_conflict="always_update",
+            )
+        except Exception as error:
+            raise DatabaseUnavailable(
+                f"The durable queue cannot be set up in Postgres ({type(error).__name__}). Check "
+                "DATABASE_URL and that its user may create schemas."
+            ) from error
+
+    async def submit(self, task_id: str, workspace_id: str) -> None:
+        """See `ports.Engine.submit`."""
+        if self._workflow is None:
+            raise RuntimeError("submit before start")
+        with SetWorkflowID(task_id), SetEnqueueOptions(queue_partition_key=workspace_id):
+            await DBOS.enqueue_workflow_async(QUEUE, self._workflow, task_id)
+
+    async def stop(self) -> None:
+        """See `ports.Engine.stop`."""
+        loop = asyncio.get_running_loop()
+        destroy = partial(DBOS.destroy, workflow_completion_timeout_sec=0)
+        with ThreadPoolExecutor(1) as own:
+            await loop.run_in_executor(own, destroy)
+        # DBOS has made its thread pool the loop's default and has just shut that down.
+        loop.set_default_executor(ThreadPoolExecutor())
