@@ -48,7 +48,7 @@ async def test_what_is_not_longer_than_the_limit_is_left_alone(
 async def test_a_long_result_is_cut_and_says_where_the_whole_is(
     kept: KeptOutput, tmp_path: Path
 ) -> None:
-    result = await kept.call("long", {})
+    result = await kept.call("long", {}, key="1")
     assert len(result.text) < 250
     assert result.text.startswith("head")
     assert result.text.endswith("tail")
@@ -57,8 +57,8 @@ async def test_a_long_result_is_cut_and_says_where_the_whole_is(
 
 
 async def test_each_kept_result_has_its_own_file(kept: KeptOutput, tmp_path: Path) -> None:
-    for _ in range(3):
-        await kept.call("long", {})
+    for number in range(1, 4):
+        await kept.call("long", {}, key=str(number))
     names = sorted(path.name for path in (tmp_path / "t1").iterdir())
     assert names == ["0001-long.txt", "0002-long.txt", "0003-long.txt"]
 

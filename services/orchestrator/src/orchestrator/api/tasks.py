@@ -139,6 +139,8 @@ async def _followed(services: Services, task_id: str, after: int) -> AsyncIterat
     try:
         while True:
             coming = asyncio.ensure_future(anext(events, None))
+            # Where we stop first, nobody is left to hear how the waiting ended.
+            coming.add_done_callback(lambda each: each.cancelled() or each.exception())
             await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
                 coming.cancel()

@@ -32,6 +32,7 @@ SHOWN = 300
 NO_KEY = "none"
 SHORTEST_KEY = 8
 OVERLOADED = frozenset({408, 409, 429})
+CLIENT_ERRORS = 400
 SERVER_ERRORS = 500
 
 
@@ -140,6 +141,13 @@ class OpenAIModel:
     def _refusal(self, error: APIStatusError) -> ModelFailure:
         status = error.status_code
         said = self._without_key(error.message)[:SHOWN]
+        if status < CLIENT_ERRORS:
+            return ModelUnavailable(
+                f"The model endpoint {self._url} sends its callers elsewhere (HTTP {status}), "
+                "which is not followed. Give the final address in GPT_OSS_URL.",
+                url=self._url,
+                status=status,
+            )
         if status in OVERLOADED or status >= SERVER_ERRORS:
             return ModelUnavailable(
                 f"The model endpoint {self._url} failed or is overloaded ({said}). Try again "
