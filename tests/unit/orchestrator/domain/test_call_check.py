@@ -179,3 +179,11 @@ def test_a_schema_cannot_make_us_fetch_anything(listener: socket.socket) -> None
     assert not check('{"path": "x"}', schema).complaint
     with pytest.raises(BlockingIOError):
         listener.accept()
+
+
+def test_arguments_too_long_for_a_tool_server_go_back_to_the_model() -> None:
+    tool = ToolSpec("write_file", "Write a file.", '{"type": "object"}')
+    call = ToolCall("c", "write_file", '{"content": "' + "x" * 1_000_000 + '"}')
+    checked = check_call(call, [tool])
+    assert "smaller parts" in checked.complaint
+    assert len(checked.complaint) < 500

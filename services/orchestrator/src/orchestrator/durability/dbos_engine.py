@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
-from dbos._dbos_config import DBOSConfig
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from pydantic import TypeAdapter
 
 from orchestrator.errors import DatabaseUnavailable
