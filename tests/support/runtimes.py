@@ -24,7 +24,7 @@ from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.runtimes.sandbox_record import SandboxRecord
 from orchestrator.settings import Transport
 
-IMAGE = "berth-agent:0.1.0"
+IMAGE = os.environ.get("BERTH_AGENT_IMAGE", "berth-agent:0.1.0")
 SANDBOX_UID = 10001
 MIB = 2**20
 LIMITS = Limits(memory_bytes=512 * MIB, cpus=2.0, pids=128)

@@ -1,0 +1,44 @@
+"""What the orchestrator needs from outside, as interfaces.
+
+Each port has one suite of contract tests in `tests/contract` that every implementation passes.
+Only `main` names implementations.
+"""
+
+from orchestrator.ports.clock import Clock
+from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
+from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
+from orchestrator.ports.model import Model
+from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
+from orchestrator.ports.repositories import Repositories
+from orchestrator.ports.runtime import Runtime, RuntimeInfo
+from orchestrator.ports.worker import (
+    HeldRepository,
+    PreparedTask,
+    Progress,
+    Toolbox,
+    Worker,
+    Workers,
+)
+
+__all__ = [
+    "Cancels",
+    "Clock",
+    "Engine",
+    "EventLog",
+    "HeldRepository",
+    "Model",
+    "ObjectInfo",
+    "ObjectStore",
+    "PreparedTask",
+    "Progress",
+    "Repositories",
+    "RunTaskDurably",
+    "Runtime",
+    "RuntimeInfo",
+    "Steps",
+    "StoredObject",
+    "TaskStore",
+    "Toolbox",
+    "Worker",
+    "Workers",
+]

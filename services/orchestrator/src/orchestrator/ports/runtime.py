@@ -1,0 +1,75 @@
+"""Where containers run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.domain.container import Container, ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What a runtime is and which limits this machine lets it enforce."""
+
+    name: str
+    reason: str
+    enforced: tuple[str, ...]
+    not_enforced: tuple[str, ...]
+
+
+class Runtime(Protocol):
+    """Where containers run.
+
+    Names are those of `Workspace.container_name`. A runtime lists and touches only containers of
+    its own deployment. "Already gone" is success for `stop` and `remove`; an engine that does not
+    answer raises `RuntimeUnavailable` everywhere and is never taken for "gone".
+    """
+
+    async def ensure(self, spec: ContainerSpec) -> Container:
+        """Return the container of this name, running, its worker answering `/health`.
+
+        Reuses, resumes, starts, creates or recreates it, as `decide_reuse` says. Two calls at
+        once for one name make one container. A container that was begun and could not be brought
+        up is removed again before the error is raised; its volume is kept.
+
+        Raises:
+            ContainerStartFailed: The worker did not answer in time; the text ends with its log.
+            RuntimeUnavailable: The engine does not answer.
+        """
+        ...
+
+    async def poll(self, name: str) -> Container | None:
+        """The container as it is now, or None if there is none.
+
+        Before `ensure` has returned it may report a container whose worker does not answer yet.
+        After a crash of the worker it reports `STOPPED` or `BROKEN`, never `RUNNING`.
+        """
+        ...
+
+    async def stop(self, name: str) -> None:
+        """End the container's processes and keep its work; `ensure` brings it back."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Delete the container and its volume, running or not."""
+        ...
+
+    async def list(self) -> Sequence[Container]:
+        """All containers of this deployment, in any state, sorted by name."""
+        ...
+
+    async def logs(self, name: str, lines: int) -> str:
+        """The last `lines` lines the container's worker wrote.
+
+        Raises:
+            ContainerNotFound: There is no such container.
+        """
+        ...
+
+    async def info(self) -> RuntimeInfo:
+        """What this runtime is and what it enforces."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections; containers are left as they are."""
+        ...

@@ -1,0 +1,115 @@
+"""The worker in a container, and its tools."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.domain.container import Container
+from orchestrator.domain.conversation import ToolResult, ToolSpec
+from orchestrator.domain.task import InputFile, Patch, StartPoint
+
+Progress = Callable[[str], Awaitable[None]]
+"""Called with the newest line of a running tool's output."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRepository:
+    """A repository a worker has a clone of, and the commits its references point at."""
+
+    name: str
+    tips: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """A task's tree stands in the container.
+
+    `dependencies` has a sentence for each kind of dependency file that was found.
+    """
+
+    dependencies: tuple[str, ...]
+
+
+class Toolbox(Protocol):
+    """Tools a model can call in one task."""
+
+    async def tools(self) -> Sequence[ToolSpec]:
+        """The tools on offer; names are unique."""
+        ...
+
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, object],
+        *,
+        key: str = "",
+        progress: Progress | None = None,
+    ) -> ToolResult:
+        """Run a tool; what went wrong inside it is a result, not an exception.
+
+        A call with a `key` is run once in its task: the same key again gets the same result.
+
+        Raises:
+            WorkerUnreachable: The server behind the tool is gone.
+        """
+        ...
+
+
+class Worker(Protocol):
+    """The worker in one container, claimed and ready."""
+
+    async def repositories(self) -> Sequence[HeldRepository]:
+        """The clones the worker has."""
+        ...
+
+    async def receive(self, name: str, url: str, bundle: AsyncIterator[bytes]) -> None:
+        """Stream a git bundle into the clone `name`, which is made if need be.
+
+        `url` is only shown to the user as the clone's origin.
+        """
+        ...
+
+    async def prepare(
+        self,
+        task_id: str,
+        start: Sequence[StartPoint],
+        files: Sequence[InputFile],
+        *,
+        install: bool,
+    ) -> PreparedTask:
+        """Make the task's worktrees at their start commits and place its files."""
+        ...
+
+    async def patch(self, task_id: str) -> Patch:
+        """What the task's trees differ in from their start commits, now."""
+        ...
+
+    async def interrupt(self, task_id: str) -> None:
+        """End the task's tool calls that still run; what they did so far is kept."""
+        ...
+
+    async def keep_output(self, task_id: str, name: str, text: str) -> str:
+        """Keep a long tool output in the task's tree; returns the path the model can read."""
+        ...
+
+    def toolbox(self, task_id: str) -> AbstractAsyncContextManager[Toolbox]:
+        """The worker's tools, bound to the task's tree, connected while the context lasts."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections to it."""
+        ...
+
+
+class Workers(Protocol):
+    """Connects to workers."""
+
+    async def connect(self, container: Container, key: str) -> Worker:
+        """Claim the worker of a running container with our key, or prove that it is claimed so.
+
+        Raises:
+            WorkerRefused: It is claimed with another key.
+            WorkerUnreachable: It does not answer.
+        """
+        ...
