@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
-from benchmarks.measures import checkpoint, cold, memory, step, warm
+from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
 
@@ -39,6 +39,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await warm(parts, rounds),
             await step(parts, rounds),
             await checkpoint(parts, rounds),
+            await checkpoint_path(parts, rounds),
             await memory(parts),
         ]
 

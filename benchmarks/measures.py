@@ -25,6 +25,7 @@ MEBIBYTE = 1024 * 1024
 BUDGET = Budget(max_steps=10_000, max_tokens=10**9, max_seconds=600)
 CALLS = 40
 STEP_SECONDS = 60.0
+SETTLE_SECONDS = 0.3  # longer than any checkpoint of the measured tree
 MANY_FILES = (
     "for d in $(seq 100); do mkdir d$d; "
     "for f in $(seq 50); do echo $f > d$d/f$((d * 50 + f)); done; done"
@@ -91,7 +92,21 @@ async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:
 
 
 async def checkpoint(parts: House, rounds: int) -> Figure:
-    """What a durable call pays for its checkpoint when it changes one file of a large tree."""
+    """How long a change of one file in a large tree holds up a call that follows at once."""
+    waiting, floor = await _keyed_and_plain(parts, rounds, settle_seconds=0.0)
+    return figure("checkpoint of one file among 5,000", "ms", waiting, target=60, floor=floor)
+
+
+async def checkpoint_path(parts: House, rounds: int) -> Figure:
+    """What a call pays for being kept when the calls before it have their checkpoints."""
+    waiting, floor = await _keyed_and_plain(parts, rounds, settle_seconds=SETTLE_SECONDS)
+    return figure("checkpoint on the caller's path", "ms", waiting, target=10, floor=floor)
+
+
+async def _keyed_and_plain(
+    parts: House, rounds: int, settle_seconds: float
+) -> tuple[list[float], tuple[str, float]]:
+    """What a change costs with a key beyond the same change without one; each after another."""
     task = await _new_task(parts)
     plain: list[float] = []
     kept: list[float] = []
@@ -100,13 +115,16 @@ async def checkpoint(parts: House, rounds: int) -> Figure:
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
             await toolbox.call("bash", {"command": MANY_FILES}, key="0")
-            for number in range(rounds):
+            for number in range(2 * rounds):
                 arguments: dict[str, object] = {"path": "d3/f151", "content": f"{number}\n"}
                 plain.append(await _time_call(toolbox, arguments, key=""))
-                kept.append(await _time_call(toolbox, arguments, key=str(number + 1)))
-    floor = ("the same call without one", sorted(plain)[len(plain) // 2])
-    samples = [each - floor[1] for each in kept]
-    return figure("checkpoint of one file among 5,000", "ms", samples, target=60, floor=floor)
+                await asyncio.sleep(SETTLE_SECONDS)
+                await _time_call(toolbox, arguments, key=f"{number}a")
+                await asyncio.sleep(settle_seconds)
+                kept.append(await _time_call(toolbox, arguments, key=f"{number}b"))
+                await asyncio.sleep(SETTLE_SECONDS)
+    middle = sorted(plain)[len(plain) // 2]
+    return [each - middle for each in kept], ("the same call without one", middle)
 
 
 async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -> float:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.checkpoints import Checkpoints
-from agent.errors import Conflict, WorkerError
+from agent.errors import Conflict
 from agent.journal import Call, Entry, Journal
 from agent.layout import Layout
 from agent.leftovers import end_leftovers
+from agent.pending import PendingCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Calls:
         self._checkpoints = checkpoints
         self._instance = instance
         self._journal = Journal(layout)
+        self._pending = PendingCheckpoints(layout, self._journal, checkpoints)
         self._running: dict[tuple[str, str], _Running] = {}
         self._closing = False
 
@@ -99,6 +101,14 @@ class Calls:
             await asyncio.wait([each.answer for each in found])
         return len(found)
 
+    async def settled(self, task_id: str) -> str:
+        """Wait until every ended call has its checkpoint; returns the key of the newest.
+
+        Raises:
+            WorkerError: The task has no tree, or its checkpoints are damaged.
+        """
+        return await self._pending.settled(task_id)
+
     async def close(self) -> None:
         """Break off all calls without a result, so that they are done again by the next worker."""
         self._closing = True
@@ -108,6 +118,7 @@ class Calls:
             await asyncio.wait(
                 [each.answer for each in self._running.values()], timeout=END_SECONDS
             )
+        await self._pending.close(END_SECONDS)
 
     async def _answer(self, running: _Running, work: Work) -> Result:
         call = running.call
@@ -127,25 +138,20 @@ class Calls:
     async def _read(self, running: _Running, work: Work) -> Result:
         """Without a trace before its end: what only reads can be done again at any time."""
         result = await self._worked(running, work)
-        entry = Entry(self._instance, running.call.tool, running.call.digest, "", result)
+        entry = Entry(self._instance, running.call.tool, running.call.digest, None, result)
         await asyncio.to_thread(self._journal.write, running.call, entry, durable=False)
         return result
 
     async def _change(self, running: _Running, work: Work, *, again: bool) -> Result:
         call = running.call
-        before = await self._checkpoints.begin(call.task)
+        before = await self._pending.settled(call.task)
         entry = Entry(self._instance, call.tool, call.digest, before)
         await asyncio.to_thread(self._journal.write, call, entry)
         result = await self._worked(running, work)
         if again:
             result = {**result, "_meta": {**(result.get("_meta") or {}), INTERRUPTED_MARK: True}}
-        try:
-            await self._checkpoints.add(call.task, call.key)
-        except (WorkerError, OSError) as error:
-            # The call has had its effect: its result counts. What cannot be is to go back here.
-            log.exception("task %s: no checkpoint after call %s", call.task, call.key)
-            await self._checkpoints.give_up(call.task, call.key, str(error))
         await asyncio.to_thread(self._journal.write, call, entry.finished(result))
+        self._pending.start(call)
         return result
 
     async def _worked(self, running: _Running, work: Work) -> Result:

@@ -58,14 +58,14 @@ class Entry:
         instance: The worker process that ran it.
         tool: The tool's name.
         digest: Of the tool's name and the arguments; empty if the entry is damaged.
-        before: The key of the checkpoint it began from.
+        before: The key of the checkpoint it began from; None for a call that only reads.
         result: The MCP result as JSON; None until the call has ended.
     """
 
     instance: str
     tool: str
     digest: str
-    before: str = ""
+    before: str | None = None
     result: dict[str, Any] | None = None
 
     def finished(self, result: dict[str, Any]) -> Self:
@@ -85,18 +85,22 @@ class Journal:
 
     def read(self, call: Call) -> Entry | None:
         """The entry of a call, `DAMAGED` if it cannot be read, or None if it was never begun."""
-        try:
-            return _entry(json.loads(self._path(call).read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return DAMAGED
+        return _read(self._path(call))
 
     def write(self, call: Call, entry: Entry, *, durable: bool = True) -> None:
         """Make or replace the entry of a call; `durable` has it survive the machine's end too."""
         path = self._path(call)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(asdict(entry)).encode(), durable=durable)
+
+    def ended_since(self, task_id: str, checkpoint: str) -> str | None:
+        """The key of the newest ended call that began from a checkpoint and has none of its own."""
+        ended = [
+            (path.stat().st_mtime_ns, path.stem)
+            for path in (self._layout.record(task_id) / JOURNAL).glob("*.json")
+            if path.stem != checkpoint and _ended_from(path, checkpoint)
+        ]
+        return max(ended)[1] if ended else None
 
     def _path(self, call: Call) -> Path:
         return self._layout.record(call.task) / JOURNAL / f"{call.key}.json"
@@ -119,11 +123,27 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
             os.close(directory)
 
 
+def _read(path: Path) -> Entry | None:
+    try:
+        return _entry(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return DAMAGED
+
+
+def _ended_from(path: Path, checkpoint: str) -> bool:
+    entry = _read(path)
+    return entry is not None and entry.result is not None and entry.before == checkpoint
+
+
 def _entry(data: dict[str, Any]) -> Entry:
-    texts = (data["instance"], data["tool"], data["digest"], data["before"])
-    result = data["result"]
+    texts = (data["instance"], data["tool"], data["digest"])
+    before, result = data["before"], data["result"]
     if not all(isinstance(text, str) for text in texts) or not data["digest"]:
         raise TypeError("not an entry")
+    if before is not None and not isinstance(before, str):
+        raise TypeError("not a key")
     if result is not None and not (isinstance(result, dict) and "content" in result):
         raise TypeError("not a result")
-    return Entry(*texts, result)
+    return Entry(*texts, before, result)
