@@ -30,6 +30,11 @@ class PostgresEventLog:
         self._queries = load_queries()
         self._notifications = Notifications(database)
 
+    @property
+    def notifications(self) -> Notifications:
+        """What brings the news of events."""
+        return self._notifications
+
     async def append(self, task_id: str, event: NewEvent) -> Event:
         """Record an event under the task's next number and wake its readers.
 

@@ -1,7 +1,7 @@
-"""Wakes the readers of events: one LISTEN connection for the whole process."""
+"""Wakes the readers of events, and brings live text: one LISTEN connection for the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -61,6 +61,16 @@ class Notifications:
         self._readers: dict[str, set[Wakeup]] = {}
         self._listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._others: dict[str, Callable[[str], None]] = {}
+
+    def hear(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Listen on another channel too, on the same connection, so that the order is kept.
+
+        Args:
+            channel: Its name.
+            heard: Gets each payload; it must neither wait nor raise.
+        """
+        self._others[channel] = heard
 
     @asynccontextmanager
     async def wakeups(self, task_id: str) -> AsyncIterator[Wakeup]:
@@ -124,6 +134,8 @@ class Notifications:
         connection.add_termination_listener(lambda _connection: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._on_notification)
+            for channel in self._others:
+                await connection.add_listener(channel, self._on_other)
             self._listening.set()
             self._wake_all()
             while not lost.is_set():
@@ -141,6 +153,9 @@ class Notifications:
         task_id, _, _number = str(payload).rpartition(":")
         for wakeup in self._readers.get(task_id, ()):
             wakeup.set()
+
+    def _on_other(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        self._others[channel](str(payload))
 
     def _wake_all(self, failure: DatabaseUnavailable | None = None) -> None:
         for readers in self._readers.values():
