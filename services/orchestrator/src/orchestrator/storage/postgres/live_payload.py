@@ -33,8 +33,10 @@ def read_payload(payload: str) -> LiveText:
     Raises:
         ValueError: It is none of ours.
     """
-    task_id, step, attempt, offset, text = json.loads(payload)
-    return LiveText(task_id, step, TextDelta(attempt, offset, text))
+    match json.loads(payload):
+        case [str(task_id), int(step), str(attempt), int(offset), str(text)]:
+            return LiveText(task_id, step, TextDelta(attempt, offset, text))
+    raise ValueError("not a piece of live text")
 
 
 def _part(piece: LiveText, start: int, text: str) -> LiveText:
