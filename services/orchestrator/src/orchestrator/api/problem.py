@@ -136,7 +136,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == HTTPStatus.BAD_REQUEST:
         code, detail = (
             InvalidRequest.code,
-            "The body cannot be read: send JSON in UTF-8, not nested too deeply.",
+            "The body cannot be read: send JSON in UTF-8, without deep nesting or huge numbers.",
         )
     elif error.status_code == RequestTooLarge.status:
         code, detail = RequestTooLarge.code, error.detail

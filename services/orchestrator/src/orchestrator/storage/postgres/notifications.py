@@ -27,16 +27,31 @@ class Wakeup:
     def __init__(self) -> None:
         self._flag = asyncio.Event()
         self._failure: DatabaseUnavailable | None = None
+        self._missed = False
+        self.newest = 0
+        """The highest number of an event that was told of."""
+
+    def tell(self, number: int) -> None:
+        """Wake the reader for an event."""
+        self.newest = max(self.newest, number)
+        self._flag.set()
 
     def set(self, failure: DatabaseUnavailable | None = None) -> None:
-        """Wake the reader, with an error if there is no hope of news."""
+        """Wake the reader since events may have been missed, or with an error if all will be."""
+        self._missed = True
         self._failure = failure
         self._flag.set()
 
-    def clear(self) -> None:
-        """Forget earlier news, since the reader is about to look; an error stays."""
+    def clear(self) -> bool:
+        """Forget earlier news, since the reader is about to look; an error stays.
+
+        Returns:
+            Whether there may be events that were not told of.
+        """
+        missed, self._missed = self._missed, False
         if self._failure is None:
             self._flag.clear()
+        return missed
 
     async def wait(self) -> None:
         """Wait for news since the last `clear`.
@@ -150,9 +165,9 @@ class Notifications:
     def _on_notification(
         self, _connection: object, _pid: int, _channel: str, payload: object
     ) -> None:
-        task_id, _, _number = str(payload).rpartition(":")
+        task_id, _, number = str(payload).rpartition(":")
         for wakeup in self._readers.get(task_id, ()):
-            wakeup.set()
+            wakeup.tell(int(number))
 
     def _on_other(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         self._others[channel](str(payload))
