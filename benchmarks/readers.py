@@ -17,7 +17,7 @@ from orchestrator.domain.task import NewTask
 from orchestrator.settings import RuntimeChoice
 
 READERS = 100
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.25
 SECONDS = 60.0
 MILLISECONDS = 1_000.0
 TARGET = 50.0

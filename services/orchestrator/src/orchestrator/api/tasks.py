@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
-from orchestrator.api.live import narrated
+from orchestrator.api.live import narrated, service_stopping
 from orchestrator.api.schemas import OrchestrateBody, TaskBody, task_body
 from orchestrator.api.services import Services, Use
 from orchestrator.api.sse import HEADERS, frame, with_heartbeats
@@ -117,7 +117,8 @@ def _event_number(last_event_id: str | None) -> int:
 async def _events(services: Services, task_id: str, after: int) -> AsyncIterator[bytes]:
     try:
         async with services.live_text.follow(task_id) as reader:
-            async for each in narrated(_followed(services, task_id, after), reader):
+            events = services.events.follow(task_id, after)
+            async for each in narrated(task_id, events, reader, services.running.stopping):
                 yield each
     except ServiceStopping as stopping:
         yield frame("stopping", {"code": stopping.code, "detail": stopping.detail})
@@ -154,11 +155,7 @@ async def _followed(services: Services, task_id: str, after: int) -> AsyncIterat
             coming.add_done_callback(lambda each: each.cancelled() or each.exception())
             await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
-                raise ServiceStopping(
-                    "The service is stopping. The task is kept and goes on when the service runs "
-                    f"again: ask for /tasks/{task_id} then.",
-                    task_id=task_id,
-                )
+                raise service_stopping(task_id)
             event = coming.result()
             if event is None:
                 return
