@@ -17,7 +17,7 @@ from orchestrator.domain.task import NewTask
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.lease import Leased
-from orchestrator.ports import PreparedTask, Steps, Toolbox
+from orchestrator.ports import OnText, PreparedTask, Steps, Toolbox
 from orchestrator.settings import RuntimeChoice
 
 MILLISECONDS = 1_000.0
@@ -175,10 +175,14 @@ class _InstantModel:
         self._left = calls
 
     async def complete(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec], timeout_seconds: float
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        timeout_seconds: float,
+        on_text: OnText | None = None,
     ) -> ModelTurn:
         """The next turn."""
-        del messages, tools, timeout_seconds
+        del messages, tools, timeout_seconds, on_text
         self._left -= 1
         if self._left < 0:
             return ModelTurn(Message(Role.ASSISTANT, "done"), Usage())

@@ -4,6 +4,7 @@ import hashlib
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -20,12 +21,15 @@ from orchestrator.domain.conversation import (
     ToolSpec,
 )
 from orchestrator.domain.events import EventKind, NewEvent
+from orchestrator.domain.live_text import TextDelta
 from orchestrator.domain.repetition import CallSeen, repeats
 from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself, ModelTimeout
 from orchestrator.ports import Clock, Model, Steps, Toolbox
 
 T = TypeVar("T")
 Record = Callable[[NewEvent], Awaitable[object]]
+Say = Callable[[int, TextDelta], None]
+"""Gets what the model says in a step, as it says it."""
 
 EMPTY_ANSWER = "Your last turn had neither an answer nor a tool call. Call a tool, or answer."
 REPEATED = "\n[You have now made this call {count} times with this same result. Do something else.]"
@@ -119,6 +123,7 @@ class AgentLoop:
         steps: Steps,
         record: Record,
         clock: Clock,
+        say: Say | None = None,
     ) -> None:
         self._agent = agent
         self._budget = budget
@@ -126,6 +131,7 @@ class AgentLoop:
         self._toolbox = toolbox
         self._steps = steps
         self._record = record
+        self._say = say
         self._clock = clock
         self._invalid_in_a_row = 0
         self._seen: list[CallSeen] = []
@@ -170,7 +176,8 @@ class AgentLoop:
         began = self._clock.monotonic()
 
         async def ask() -> _Turn:
-            turn = await self._model.complete(fitting, tools, allowed)
+            on_text = None if self._say is None else partial(self._say, self.ledger.steps)
+            turn = await self._model.complete(fitting, tools, allowed, on_text)
             return _Turn(turn, self._clock.monotonic() - began)
 
         try:

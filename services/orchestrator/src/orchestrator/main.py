@@ -41,6 +41,7 @@ from orchestrator.storage.objects.gcs import GcsObjectStore
 from orchestrator.storage.postgres.cancels import PostgresCancels
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
@@ -88,6 +89,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 model=model,
                 tasks=tasks,
                 events=events,
+                live_text=metadata.live_text,
                 clock=clock,
                 agent=_agent(settings),
                 tool_output_chars=settings.tool_output_chars,
@@ -116,6 +118,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             uploads=Uploads(objects),
             tasks=tasks,
             events=events,
+            live_text=metadata.live_text,
             runtime=runtime,
             runtime_info=info,
             model=model_info,
@@ -131,6 +134,7 @@ class _Metadata:
     database: Database
     tasks: PostgresTaskStore
     events: PostgresEventLog
+    live_text: PostgresLiveText
     cancels: PostgresCancels
 
 
@@ -200,7 +204,11 @@ async def _metadata(settings: Settings, stack: AsyncExitStack) -> _Metadata:
     stack.push_async_callback(database.close)
     events = PostgresEventLog(database)
     stack.push_async_callback(events.close)
-    return _Metadata(database, PostgresTaskStore(database), events, PostgresCancels(database))
+    live_text = PostgresLiveText(database, events.notifications)
+    stack.push_async_callback(live_text.close)
+    return _Metadata(
+        database, PostgresTaskStore(database), events, live_text, PostgresCancels(database)
+    )
 
 
 def _engine(settings: Settings, database: Database) -> DbosEngine:

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
-from orchestrator.ports import EventLog, Runtime, RuntimeInfo, TaskStore
+from orchestrator.ports import EventLog, LiveTextChannel, Runtime, RuntimeInfo, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Services:
     uploads: Uploads
     tasks: TaskStore
     events: EventLog
+    live_text: LiveTextChannel
     runtime: Runtime
     runtime_info: RuntimeInfo
     model: ModelInfo

@@ -15,9 +15,18 @@ from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, fai
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.narration import Narration
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import Clock, EventLog, Model, PreparedTask, Steps, TaskStore
+from orchestrator.ports import (
+    Clock,
+    EventLog,
+    LiveTextChannel,
+    Model,
+    PreparedTask,
+    Steps,
+    TaskStore,
+)
 from orchestrator.tools.kept_output import KeptOutput
 
 log = structlog.get_logger(__name__)
@@ -36,6 +45,7 @@ class TaskParts:
     model: Model
     tasks: TaskStore
     events: EventLog
+    live_text: LiveTextChannel
     running: RunningTasks
     clock: Clock
     agent: Agent
@@ -132,14 +142,16 @@ class RunTask:
 
     async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
         parts = self._parts
+        narration = Narration(task.id, parts.events, parts.live_text)
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
             model=parts.model,
             toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars),
             steps=steps,
-            record=lambda event: parts.events.append(task.id, event),
+            record=narration.record,
             clock=parts.clock,
+            say=narration.say,
         )
         work.ledger = loop.ledger
         return await loop.run(task.query)

@@ -6,8 +6,9 @@ Only `main` names implementations.
 
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
+from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
-from orchestrator.ports.model import Model
+from orchestrator.ports.model import Model, OnText
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
@@ -26,9 +27,12 @@ __all__ = [
     "Engine",
     "EventLog",
     "HeldRepository",
+    "LiveTextChannel",
+    "LiveTextReader",
     "Model",
     "ObjectInfo",
     "ObjectStore",
+    "OnText",
     "PreparedTask",
     "Progress",
     "Repositories",

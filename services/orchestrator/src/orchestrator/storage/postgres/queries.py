@@ -26,6 +26,7 @@ class Queries:
     find_append: str
     read_events: str
     read_progress: str
+    notify_text: str
 
 
 @cache

@@ -111,3 +111,11 @@ LIMIT $3;
 SELECT last_event, events_closed
 FROM tasks
 WHERE id = $1;
+
+-- name: notify_text
+-- Pass on what models are saying. It changes no row, and losing it in a crash is no loss: so its
+-- commit does not wait for the disk.
+SELECT pg_notify('berth_text', payload)
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsafe
+CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS batch (payload, place)
+ORDER BY place;
