@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -20,11 +21,13 @@ from tests.support.service import Service
 from tests.support.tasks import (
     begun,
     events_of,
+    short_sleep,
     succeed,
+    until_sleeping,
 )
 
 HEARTBEAT_SECONDS = 1.0
-WAITING_SECONDS = 20
+WAITING_SECONDS = 14
 """Enough to begin all tasks."""
 
 TAKEN_OVER_SECONDS = 90.0
@@ -104,7 +107,8 @@ async def begin_waiting(
 
     Their command waits for a certain time of day, so it is short when it is run again later.
     """
-    end = int(time.time()) + WAITING_SECONDS
+    seconds = WAITING_SECONDS + count
+    end = int(time.time()) + seconds
     query = f"Run: {WORK}; while [ $(date +%s) -lt {end} ]; do sleep 0.1; done"
     ids = []
     async with pair.one.client() as http:
@@ -118,7 +122,7 @@ async def begin_waiting(
         "JOIN leases AS l ON l.workspace_id = t.workspace_id "
         f"WHERE e.kind = 'model' AND l.held AND l.executor_id = '{await executor_of(pair.one)}' "
         f"HAVING count(*) >= {count // 3}",
-        WAITING_SECONDS,
+        seconds,
     )
     assert not await pair.rows("SELECT FROM tasks WHERE status <> 'running'"), "too slow a machine"
     return ids
@@ -211,3 +215,21 @@ async def test_whoever_stops_in_good_order_hands_its_tasks_over_at_once(pair: Pa
     async with pair.other.client(TAKEN_OVER_SECONDS) as http:
         await require_ended_once(http, ids)
     assert said(pair.other, "executor_dead") == []
+
+
+@SANDBOX_ONLY
+async def test_a_database_that_was_away_for_longer_than_a_lease_costs_no_task(
+    own_service: Service,
+) -> None:
+    with scripted_model(PLAYS) as model:
+        own_service.settings = {"GPT_OSS_URL": model.url, "BERTH_HEARTBEAT_SECONDS": "0.1"}
+        await asyncio.to_thread(own_service.start)
+        async with own_service.client() as http:
+            seconds = short_sleep()
+            ids = [await begun(http, f"Run: {WORK}; sleep {seconds}") for _ in range(2)]
+            await until_sleeping(seconds)
+            (postmaster,) = (own_service.data_dir / "postgres").rglob("postmaster.pid")
+            os.kill(int(postmaster.read_text().split()[0]), signal.SIGKILL)
+            await require_ended_once(http, ids)
+        assert said(own_service, "leases_lost") == said(own_service, "executor_buried") == []
+        assert await asyncio.to_thread(own_service.stop) == 0
