@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.domain.container import Container, ContainerSpec, Limits
 from orchestrator.domain.workspace import CONTAINER_PREFIX, Workspace
-from orchestrator.errors import RuntimeFailure, WorkerRefused
+from orchestrator.errors import RuntimeFailure, StaleLease, WorkerRefused
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.ports import Leases, Runtime, TaskStore, Worker, Workers
 
@@ -45,9 +45,6 @@ class Lease:
         """The lease on a workspace for a task, while the context lasts; gives its generation.
 
         Waits while another orchestrator holds it.
-
-        Raises:
-            StaleLease: This orchestrator counts as dead at the moment.
         """
         return self._shares.share(workspace.id, task_id)
 
@@ -58,6 +55,17 @@ class Lease:
             StaleLease: Somebody has.
         """
         await self._leases.confirm(workspace.id, generation)
+
+    async def lost(self, workspace: Workspace, generation: int) -> frozenset[str]:
+        """The tasks here that worked under a lease, if it was taken over.
+
+        The next one then acquires it anew, instead of sharing what is lost.
+        """
+        try:
+            await self.confirm(workspace, generation)
+        except StaleLease:
+            return self._shares.lose(workspace.id, generation)
+        return frozenset()
 
     @asynccontextmanager
     async def hold(self, workspace: Workspace, generation: int) -> AsyncIterator[Leased]:

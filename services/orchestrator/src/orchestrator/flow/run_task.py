@@ -98,11 +98,20 @@ class RunTask:
             if generation is None:  # cancelled while it waited for its turn: it never ran here
                 await self._finish(kept, _Work(Ledger(), Patch()), cancelled())
                 return
-            kept = await self._parts.tasks.get(kept.id)  # as the holder before us has left it
-            if kept.ending is None:
-                await self._run(kept, generation, steps)
-            else:
-                await self._close(kept, kept.ending, generation)
+            try:
+                # Read again, as the holder before us has left it.
+                await self._go_on(await self._parts.tasks.get(kept.id), generation, steps)
+            except StaleLease:
+                for task_id in await self._parts.lease.lost(kept.workspace, generation):
+                    if task_id != kept.id:
+                        self._parts.running.abandon(task_id)
+                raise
+
+    async def _go_on(self, kept: Task, generation: int, steps: Steps) -> None:
+        if kept.ending is None:
+            await self._run(kept, generation, steps)
+        else:
+            await self._close(kept, kept.ending, generation)
 
     async def _leased(self, kept: Task, stack: AsyncExitStack) -> int | None:
         """The generation of the lease once it is taken; None if the task was cancelled before."""

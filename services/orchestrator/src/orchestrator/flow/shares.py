@@ -36,11 +36,7 @@ class LeaseShares:
 
     @asynccontextmanager
     async def share(self, workspace_id: str, task_id: str) -> AsyncIterator[int]:
-        """Hold the lease for a task while the context lasts; yields its generation.
-
-        Raises:
-            StaleLease: This orchestrator counts as dead at the moment.
-        """
+        """Hold the lease for a task while the context lasts; yields its generation."""
         async with self._lock(workspace_id):
             share = self._shares.get(workspace_id)
             if share is None:

@@ -16,10 +16,7 @@ class Leases(Protocol):
     async def acquire(self, workspace_id: str) -> int:
         """Take the lease for this executor, and return its generation.
 
-        Waits as long as another live executor holds it.
-
-        Raises:
-            StaleLease: This executor itself counts as dead at the moment.
+        Waits as long as another live executor holds it, or this one is not registered.
         """
         ...
 

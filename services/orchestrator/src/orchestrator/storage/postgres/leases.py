@@ -38,7 +38,6 @@ class PostgresLeases:
             generation = await self._try(workspace_id)
             if generation is not None:
                 return generation
-            await self._require_known(workspace_id)
             # Not all at the same moment, when many wait for the same holder.
             await asyncio.sleep(pause * (0.5 + secrets.randbelow(1_000) / 1_000))
             pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE_SECONDS)
@@ -75,14 +74,6 @@ class PostgresLeases:
             executors.lapse_seconds,
         )
         return None if row is None else int(row["generation"])
-
-    async def _require_known(self, workspace_id: str) -> None:
-        if self._executors.identity.executor_id not in await self._executors.known():
-            raise StaleLease(
-                "This orchestrator was silent for too long: it takes no lease on workspace "
-                f"{workspace_id} before it has registered again.",
-                workspace=workspace_id,
-            )
 
 
 def stale_lease(workspace_id: str, generation: int) -> StaleLease:
