@@ -96,7 +96,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         )
         await metadata.executors.register()
         # After our containers have ended: until then nobody else may use them.
-        stack.push_async_callback(metadata.executors.resign)
+        stack.push_async_callback(_resign, metadata.executors)
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
         inputs = Inputs(objects)
@@ -301,6 +301,14 @@ def _limits(settings: Settings) -> Limits:
 
 def _largest_budget(settings: Settings) -> Budget:
     return Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
+
+
+async def _resign(executors: PostgresExecutors) -> None:
+    """Hand over at once; if the database is away, others do without after three heartbeats."""
+    try:
+        await executors.resign()
+    except DatabaseUnavailable as failure:
+        log.warning("not_resigned", detail=failure.detail)
 
 
 async def _stop_containers(lease: Lease, runtime: Runtime) -> None:
