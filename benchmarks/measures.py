@@ -67,7 +67,7 @@ async def step(parts: House, rounds: int) -> Figure:
 
     async def run(task_id: str, steps: Steps) -> None:
         task = known[task_id]
-        async with Hands(task, parts.lease, parts.supply, _nothing) as hands:
+        async with Hands(task, parts.generation, parts.lease, parts.supply, _nothing) as hands:
             await hands.tools()
             floors.append(await _floor_of_call(hands))
             samples.put_nowait(await _time_loop(parts, task, hands, steps))
@@ -110,7 +110,7 @@ async def _keyed_and_plain(
     task = await _new_task(parts)
     plain: list[float] = []
     kept: list[float] = []
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
@@ -138,7 +138,7 @@ async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -
 async def memory(parts: House) -> Figure:
     """Resident memory of a worker that has served tool calls."""
     task = await _new_task(parts)
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.call("bash", {"command": "true"})
@@ -159,7 +159,7 @@ async def _first_result(parts: House, task: NewTask) -> None:
     """What happens to an accepted task until its first tool has answered."""
     repository = parts.workspace.repositories[0]
     await parts.repositories.start_point(repository.url, repository.name, None)
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
@@ -198,7 +198,7 @@ async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox, steps: Steps
         model=_InstantModel(CALLS),
         toolbox=toolbox,
         steps=steps,
-        record=lambda event: parts.events.append(task.id, event),
+        record=lambda event: parts.events.append(task.id, event, parts.generation),
         clock=parts.clock,
     )
     began = time.perf_counter()

@@ -45,6 +45,8 @@ GOLDEN = {
     "object_not_found": 503,
     "object_conflict": 409,
     "stale_lease": 409,
+    "executor_buried": 503,
+    "executor_replaced": 409,
     "bundle_incomplete": 409,
     "manifest_unreadable": 500,
     "service_stopping": 503,

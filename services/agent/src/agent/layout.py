@@ -14,6 +14,7 @@
 │   ├── states/                  git's own state of the worktrees at these two
 │   └── <name>.git/              a private git directory: to compare the tree with its start, and
 │                                for its checkpoints
+├── generation                   the highest lease generation that has given orders
 └── caches/                      what package managers downloaded
 """
 
@@ -71,6 +72,11 @@ class Layout:
     def git_directory(self, task_id: str, directory: str) -> Path:
         """The git directory that a task itself uses in a directory of its tree."""
         return self.task(task_id) / directory / ".git"
+
+    @property
+    def generation(self) -> Path:
+        """The file with the highest lease generation seen."""
+        return self.workspace / "generation"
 
     @property
     def caches(self) -> Path:

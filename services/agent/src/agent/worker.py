@@ -1,6 +1,6 @@
 """The worker's HTTP interface: lifecycle routes, and MCP for the tools.
 
-Routes (all but the first two need the key of the claim):
+Routes (all but the first two need the key of the claim, and all but the first the newest lease):
 
     GET  /health                          is it up, is it claimed
     POST /claim {key}                     make it ours
@@ -39,6 +39,7 @@ from agent.changes import ChangeReader
 from agent.checkpoints import Checkpoints
 from agent.clones import Clones
 from agent.errors import BadRequest
+from agent.fencing import Generations, RequireNewestLease, read_generation
 from agent.inside import keep_output
 from agent.layout import Layout, checked_name
 from agent.leftovers import end_leftovers
@@ -65,6 +66,7 @@ class Worker:
         self._instance = secrets.token_hex(8)
         self._version = installed_version()
         self._claim = Claim()
+        self._generations = Generations(self._layout.generation)
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
@@ -87,7 +89,10 @@ class Worker:
                 Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
-            middleware=[Middleware(RequireClaim, claim=self._claim)],
+            middleware=[
+                Middleware(RequireClaim, claim=self._claim),
+                Middleware(RequireNewestLease, generations=self._generations),
+            ],
             exception_handlers=handlers(),
             lifespan=self._lifespan,
         )
@@ -111,6 +116,8 @@ class Worker:
 
     async def _make_claim(self, request: Request) -> JSONResponse:
         self._claim.make(await read_key(request))
+        # After the key, since whoever has none must not shut the others out.
+        self._generations.admit(read_generation(request.headers))
         # Imported while the orchestrator is busy with the clone: the tools are ready after it.
         self._tools.load()
         return JSONResponse({"claimed": True})

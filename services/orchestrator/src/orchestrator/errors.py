@@ -34,6 +34,8 @@
     │   ├── ObjectNotFound
     │   ├── ObjectConflict
     │   ├── StaleLease
+    │   ├── ExecutorBuried
+    │   ├── ExecutorReplaced
     │   ├── BundleIncomplete
     │   └── ManifestUnreadable
     ├── ServiceStopping           come back for the task later
@@ -291,6 +293,19 @@ class StaleLease(StorageFailure):
     """A writer's lease on the workspace was taken over by another."""
 
     code = "stale_lease"
+    status = 409
+
+
+class ExecutorBuried(StorageFailure):
+    """Other orchestrators have called this one dead."""
+
+    code = "executor_buried"
+
+
+class ExecutorReplaced(StorageFailure):
+    """Another process has taken this orchestrator's id."""
+
+    code = "executor_replaced"
     status = 409
 
 

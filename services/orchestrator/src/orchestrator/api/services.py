@@ -25,6 +25,7 @@ class Services:
     """The running service, put together in `main`."""
 
     version: str
+    executor_id: str
     submit: Submit
     running: RunningTasks
     uploads: Uploads

@@ -9,7 +9,7 @@ import structlog
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
-from orchestrator.errors import WorkerUnreachable
+from orchestrator.errors import StaleLease, WorkerRefused, WorkerUnreachable
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import PreparedTask, Progress, Worker
@@ -28,13 +28,17 @@ class Hands:
 
     Args:
         task: The task.
+        generation: Of the lease that the task runs under.
         lease: Brings up containers.
         supply: Makes the task's tree in one.
         prepared: Told each time the tree stands in a container.
     """
 
-    def __init__(self, task: NewTask, lease: Lease, supply: Supply, prepared: Prepared) -> None:
+    def __init__(
+        self, task: NewTask, generation: int, lease: Lease, supply: Supply, prepared: Prepared
+    ) -> None:
         self._task = task
+        self._generation = generation
         self._lease = lease
         self._supply = supply
         self._prepared = prepared
@@ -101,11 +105,20 @@ class Hands:
                 if attempt == REVIVALS:
                     raise
                 log.warning("worker_lost", task=self._task.id, detail=lost.detail)
+            except StaleLease as stale:
+                # What runs in the container could have made the worker say so.
+                await self._lease.confirm(self._task.workspace, self._generation)
+                raise WorkerRefused(
+                    f"The worker of {self._task.workspace.container_name} refuses a lease that is "
+                    "in force. Remove its container with DELETE /containers/"
+                    f"{self._task.workspace.container_name} and send the task again."
+                ) from stale
         raise RuntimeError("the loop returns or raises")
 
     async def _held(self) -> Worker:
         if self._worker is None:
-            leased = await self._holding.enter_async_context(self._lease.hold(self._task.workspace))
+            holding = self._lease.hold(self._task.workspace, self._generation)
+            leased = await self._holding.enter_async_context(holding)
             await self._prepared(leased, await self._supply(self._task, leased.worker))
             self._worker = leased.worker
         return self._worker

@@ -9,9 +9,13 @@ from orchestrator.ports import EventLog, LiveTextChannel
 
 @dataclass(frozen=True, slots=True)
 class Narration:
-    """One task's events, which are kept, and its model's words, which are only heard."""
+    """One task's events, which are kept, and its model's words, which are only heard.
+
+    `generation` is that of the lease under which the task runs.
+    """
 
     task_id: str
+    generation: int | None
     events: EventLog
     live_text: LiveTextChannel
 
@@ -22,4 +26,4 @@ class Narration:
     async def record(self, event: NewEvent) -> Event:
         """Record an event, after the words that led to it have left."""
         await self.live_text.flush(self.task_id)
-        return await self.events.append(self.task_id, event)
+        return await self.events.append(self.task_id, event, self.generation)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -10,7 +11,13 @@ from pydantic import JsonValue
 from orchestrator.agent import Agent, AgentLoop, Ledger
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
-from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
+from orchestrator.errors import (
+    BerthError,
+    DatabaseUnavailable,
+    RuntimeFailure,
+    StaleLease,
+    WorkerUnreachable,
+)
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
@@ -32,6 +39,9 @@ from orchestrator.tools.kept_output import KeptOutput
 log = structlog.get_logger(__name__)
 
 KEEP_WORK_SECONDS = 30.0
+LEFT_AS_IT_IS = (StaleLease, DatabaseUnavailable)
+"""What is not the task's fault: it has no ending here."""
+
 PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
@@ -58,6 +68,7 @@ class _Work:
 
     ledger: Ledger
     patch: Patch
+    generation: int | None = None
     answer: str = ""
     notices: dict[str, None] = field(default_factory=dict)
 
@@ -73,26 +84,70 @@ class RunTask:
         self._parts = parts
 
     async def __call__(self, task_id: str, steps: Steps) -> None:
-        """Run the task; every outcome but the process's own end is recorded as its ending."""
-        if self._parts.running.stopping.is_set():
-            raise asyncio.CancelledError  # taken from the queue too late: the next process has it
-        with self._parts.running.entered(task_id):
-            kept = await self._parts.tasks.get(task_id)
-            if kept.ending is None:
-                await self._run(kept, steps)
-            else:
-                await self._close(kept, kept.ending)
+        """Run the task; every outcome is recorded as its ending, except these.
 
-    async def _run(self, kept: Task, steps: Steps) -> None:
-        work = _Work(Ledger(), Patch())
+        Raises:
+            CancelledError: This process is about to end.
+            StaleLease: Another orchestrator goes on with the task, or is to do so.
+            DatabaseUnavailable: Nothing can be recorded; the task is to be begun again later.
+        """
+        running = self._parts.running
+        if running.stopping.is_set():
+            raise asyncio.CancelledError  # taken from the queue too late: the next process has it
+        with running.entered(task_id):
+            try:
+                await self._under_lease(await self._parts.tasks.get(task_id), steps)
+            except asyncio.CancelledError:
+                if running.is_abandoned and not running.stopping.is_set():
+                    raise StaleLease(f"Task {task_id} was abandoned here.") from None
+                raise
+
+    async def _under_lease(self, kept: Task, steps: Steps) -> None:
+        async with AsyncExitStack() as stack:
+            generation = await self._leased(kept, stack)
+            if generation is None:  # cancelled while it waited for its turn: it never ran here
+                await self._finish(kept, _Work(Ledger(), Patch()), cancelled())
+                return
+            try:
+                # Read again, as the holder before us has left it.
+                await self._go_on(await self._parts.tasks.get(kept.id), generation, steps)
+            except StaleLease:
+                for task_id in await self._parts.lease.lost(kept.workspace, generation):
+                    if task_id != kept.id:
+                        self._parts.running.abandon(task_id)
+                raise
+
+    async def _go_on(self, kept: Task, generation: int, steps: Steps) -> None:
+        if kept.ending is None:
+            await self._run(kept, generation, steps)
+        else:
+            await self._close(kept, kept.ending, generation)
+
+    async def _leased(self, kept: Task, stack: AsyncExitStack) -> int | None:
+        """The generation of the lease once it is taken; None if the task was cancelled before."""
+        if kept.cancel_requested and kept.ending is None:
+            return None
         try:
-            await self._work_on(await self._restored(kept), work, steps)
+            taking = self._parts.lease.taken(kept.workspace, kept.id)
+            return await stack.enter_async_context(taking)
+        except asyncio.CancelledError:
+            if self._parts.running.is_leaving:
+                raise
+            _uncancel()
+            return None
+
+    async def _run(self, kept: Task, generation: int, steps: Steps) -> None:
+        work = _Work(Ledger(), Patch(), generation)
+        try:
+            await self._work_on(await self._restored(kept), generation, work, steps)
             outcome = answered(work.answer)
         except asyncio.CancelledError:
-            if self._parts.running.stopping.is_set():
-                raise  # the next process goes on with it
+            if self._parts.running.is_leaving:
+                raise  # another process goes on with it
             _uncancel()
             outcome = cancelled()
+        except LEFT_AS_IT_IS:
+            raise
         except BerthError as error:
             outcome = replace(failed(error), answer=work.answer)
         except Exception as error:
@@ -119,30 +174,33 @@ class RunTask:
             install_dependencies=kept.install_dependencies,
         )
 
-    async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
+    async def _work_on(self, task: NewTask, generation: int, work: _Work, steps: Steps) -> None:
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
-            await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
+            began = NewEvent(EventKind.CONTAINER, 0, _container(leased), attempt)
+            await self._tell(task.id, began, generation)
             dependencies: list[JsonValue] = [*tree.dependencies]
-            await self._tell(
-                task.id, EventKind.PREPARED, {"dependencies": dependencies}, key=attempt
-            )
+            stands = NewEvent(EventKind.PREPARED, 0, {"dependencies": dependencies}, attempt)
+            await self._tell(task.id, stands, generation)
             if task.install_dependencies:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
-        async with Hands(task, self._parts.lease, self._parts.supply, prepared) as hands:
+        parts = self._parts
+        async with Hands(task, generation, parts.lease, parts.supply, prepared) as hands:
             try:
                 work.answer = await self._loop(task, work, hands, steps)
+            except LEFT_AS_IT_IS:
+                raise
             except BaseException:
-                # If this process ends, the calls go on and the next process hears of them.
-                if not self._parts.running.stopping.is_set():
+                # If the task only leaves us, its calls go on, and the next process hears of them.
+                if not parts.running.is_leaving:
                     await self._salvage_patch(task, work, hands)
                 raise
             await self._keep_patch(work, hands)
 
     async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
         parts = self._parts
-        narration = Narration(task.id, parts.events, parts.live_text)
+        narration = Narration(task.id, work.generation, parts.events, parts.live_text)
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
@@ -160,6 +218,8 @@ class RunTask:
         """Keep the patch of work that an error ended; that error says more than a lost patch."""
         try:
             await self._keep_patch(work, hands)
+        except LEFT_AS_IT_IS:
+            raise
         except BerthError as failure:
             log.warning("patch_lost", task=task.id, code=failure.code, detail=failure.detail)
             work.notices[PATCH_LOST] = None
@@ -180,32 +240,26 @@ class RunTask:
         seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
         work.ledger.notices.update(work.notices)
         ending = conclude(outcome, work.ledger, work.patch, seconds)
-        recorded = await self._parts.tasks.finish(kept.id, ending)
-        await self._close(recorded, recorded.ending or ending)
+        recorded = await self._parts.tasks.finish(kept.id, ending, work.generation)
+        await self._close(recorded, recorded.ending or ending, work.generation)
 
-    async def _close(self, task: Task, ending: Ending) -> None:
+    async def _close(self, task: Task, ending: Ending, generation: int | None) -> None:
         """Everything after the ending; done again if a crash fell in the middle of it."""
         await self._parts.inputs.drop(task.id, task.files)
-        if task.workspace.is_scratch:
-            await self._discard(task)
-        await self._tell(task.id, EventKind.FINISHED, _finished(ending), ending.steps, "once")
+        if task.workspace.is_scratch and generation is not None:
+            await self._discard(task, generation)
+        finished = NewEvent(EventKind.FINISHED, ending.steps, _finished(ending), "once")
+        await self._tell(task.id, finished, generation)
 
-    async def _discard(self, task: Task) -> None:
+    async def _discard(self, task: Task, generation: int) -> None:
         """Nobody else can use a scratch workspace: its container goes with its task."""
         try:
-            await self._parts.lease.discard(task.workspace)
+            await self._parts.lease.discard(task.workspace, generation)
         except RuntimeFailure as failure:
             log.warning("scratch_left_behind", task=task.id, code=failure.code)
 
-    async def _tell(
-        self,
-        task_id: str,
-        kind: EventKind,
-        data: dict[str, JsonValue],
-        step: int = 0,
-        key: str = "",
-    ) -> None:
-        await self._parts.events.append(task_id, NewEvent(kind, step, data, key))
+    async def _tell(self, task_id: str, event: NewEvent, generation: int | None) -> None:
+        await self._parts.events.append(task_id, event, generation)
 
 
 def _uncancel() -> None:

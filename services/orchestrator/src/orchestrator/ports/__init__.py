@@ -6,6 +6,7 @@ Only `main` names implementations.
 
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
+from orchestrator.ports.fleet import Executors, Leases
 from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
 from orchestrator.ports.model import Model, OnText
@@ -26,7 +27,9 @@ __all__ = [
     "Clock",
     "Engine",
     "EventLog",
+    "Executors",
     "HeldRepository",
+    "Leases",
     "LiveTextChannel",
     "LiveTextReader",
     "Model",

@@ -15,8 +15,18 @@ class TaskStore(Protocol):
         """Record a task as running, and its workspace as used."""
         ...
 
-    async def finish(self, task_id: str, ending: Ending) -> Task:
-        """Record how a task ended; the first ending counts, later ones change nothing."""
+    async def finish(self, task_id: str, ending: Ending, generation: int | None = None) -> Task:
+        """Record how a task ended; the first ending counts, later ones change nothing.
+
+        Args:
+            task_id: The task.
+            ending: How it ended.
+            generation: Of the lease it ran under; None if it never came to run.
+
+        Raises:
+            TaskNotFound: No task has this id.
+            StaleLease: The lease was taken over; nothing is recorded.
+        """
         ...
 
     async def get(self, task_id: str) -> Task:
@@ -55,8 +65,18 @@ class TaskStore(Protocol):
 class EventLog(Protocol):
     """The record of what happened in each task."""
 
-    async def append(self, task_id: str, event: NewEvent) -> Event:
-        """Record an event under the task's next number and wake its readers."""
+    async def append(self, task_id: str, event: NewEvent, generation: int | None = None) -> Event:
+        """Record an event under the task's next number and wake its readers.
+
+        Args:
+            task_id: The task.
+            event: What happened.
+            generation: Of the lease it happened under; None outside of any.
+
+        Raises:
+            TaskNotFound: No task has this id.
+            StaleLease: The lease was taken over; nothing is recorded.
+        """
         ...
 
     def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:

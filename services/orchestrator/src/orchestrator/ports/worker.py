@@ -105,10 +105,14 @@ class Worker(Protocol):
 class Workers(Protocol):
     """Connects to workers."""
 
-    async def connect(self, container: Container, key: str) -> Worker:
+    async def connect(self, container: Container, key: str, generation: int = 0) -> Worker:
         """Claim the worker of a running container with our key, or prove that it is claimed so.
 
+        All requests carry the generation of our lease. Once the worker has seen a higher one it
+        refuses them, as `StaleLease`; 0 is for work outside of any lease.
+
         Raises:
+            StaleLease: The worker has seen a higher generation.
             WorkerRefused: It is claimed with another key.
             WorkerUnreachable: It does not answer.
         """

@@ -266,6 +266,8 @@ class DockerRuntime:
             cpus=spec.limits.cpus,
             pids=spec.limits.pids,
             transport=self._transport,
+            # A container of another orchestrator has its socket where we do not look for it.
+            sockets=None if self._transport is Transport.TCP else str(self._sockets.root),
             version=version("berth"),
         )
 

@@ -10,7 +10,7 @@ import httpx2
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import WorkerRefused, WorkerUnreachable
+from orchestrator.errors import StaleLease, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import (
@@ -27,6 +27,7 @@ from orchestrator.workers.answers import (
 CONNECT_SECONDS = 5.0
 # Installing dependencies and unpacking a large repository take their time.
 ANSWER_SECONDS = 1_800.0
+GENERATION_HEADER = "Berth-Generation"
 MAX_CONNECTIONS = 64
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_PATCH_ANSWER_BYTES = 512 * 2**20
@@ -36,9 +37,9 @@ A = TypeVar("A", bound=Answer)
 class HttpWorkers:
     """`ports.Workers` over a unix socket or TCP."""
 
-    async def connect(self, container: Container, key: str) -> "HttpWorker":
+    async def connect(self, container: Container, key: str, generation: int = 0) -> "HttpWorker":
         """Claim the worker with our key; see `ports.Workers.connect`."""
-        worker = HttpWorker(container, key)
+        worker = HttpWorker(container, key, generation)
         try:
             await worker.claim()
         except BaseException:
@@ -50,13 +51,13 @@ class HttpWorkers:
 class HttpWorker:
     """`ports.Worker`: one connection pool to one worker."""
 
-    def __init__(self, container: Container, key: str) -> None:
+    def __init__(self, container: Container, key: str, generation: int = 0) -> None:
         self._container = container
         self._key = key
         self._http = httpx2.AsyncClient(
             transport=_transport(container),
             base_url=container.endpoint.url,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {key}", GENERATION_HEADER: str(generation)},
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
         )
 
@@ -64,6 +65,7 @@ class HttpWorker:
         """Make the worker ours.
 
         Raises:
+            StaleLease: It has seen a higher generation of the lease.
             WorkerRefused: It is claimed with another key.
             WorkerUnreachable: It does not answer.
         """
@@ -155,6 +157,10 @@ class HttpWorker:
             )
         if response.is_error:
             refusal = read_answer(Refusal, body)
+            if refusal and refusal.code == StaleLease.code:
+                raise StaleLease(
+                    f"The worker of {name} refused us: {refusal.detail}.", container=name
+                )
             why = refusal.detail if refusal else f"HTTP {response.status_code}"
             raise WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
         answer = read_answer(kind, body)

@@ -10,6 +10,8 @@ At the end close in reverse: `events.close()`, `database.close()`, the embedded 
 
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.executors import PostgresExecutors
+from orchestrator.storage.postgres.leases import PostgresLeases
 from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
@@ -19,6 +21,8 @@ __all__ = [
     "Database",
     "EmbeddedPostgres",
     "PostgresEventLog",
+    "PostgresExecutors",
+    "PostgresLeases",
     "PostgresLiveText",
     "PostgresTaskStore",
     "migrate",

@@ -12,7 +12,7 @@ from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import event_from
 from orchestrator.storage.postgres.shared_reads import SharedReads
-from orchestrator.storage.postgres.tasks import unknown_task
+from orchestrator.storage.postgres.tasks import require_lease, unknown_task
 from orchestrator.storage.postgres.text import storable_text
 
 _BATCH = 100
@@ -37,7 +37,7 @@ class PostgresEventLog:
         """What brings the news of events."""
         return self._notifications
 
-    async def append(self, task_id: str, event: NewEvent) -> Event:
+    async def append(self, task_id: str, event: NewEvent, generation: int | None = None) -> Event:
         """Record an event under the task's next number and wake its readers.
 
         It is recorded once even if the connection breaks on the way. One with a key that is
@@ -45,15 +45,18 @@ class PostgresEventLog:
 
         Raises:
             TaskNotFound: No task has this id.
+            StaleLease: The lease is not of this generation any more; nothing is recorded.
             StorageFailure: The task's `finished` event is recorded already.
         """
         task_id = storable_text(task_id)
         append_id = _append_id(task_id, event)
-        values = (task_id, event.kind.value, event.step, event.data, append_id)
+        values = (task_id, event.kind.value, event.step, event.data, append_id, generation)
         try:
             row = await self._database.row(self._queries.append_event, *values)
         except asyncpg.UniqueViolationError:
             row = None
+        if row is None and generation is not None:
+            await require_lease(self._database, task_id, generation)
         # No row, or one too many: an earlier try may have succeeded and lost only its answer.
         row = row or await self._database.row(self._queries.find_append, task_id, append_id)
         if row is None:

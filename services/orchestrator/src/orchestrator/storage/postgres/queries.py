@@ -27,6 +27,16 @@ class Queries:
     read_events: str
     read_progress: str
     notify_text: str
+    task_lease: str
+    register_executor: str
+    beat: str
+    bury_executors: str
+    known_executors: str
+    resign_executor: str
+    acquire_lease: str
+    release_lease: str
+    read_lease: str
+    held_leases: str
 
 
 @cache

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
-from orchestrator.errors import TaskNotFound
+from orchestrator.errors import StaleLease, TaskNotFound
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import (
@@ -39,15 +39,18 @@ class PostgresTaskStore:
         await self._database.rows(self._queries.add_task, *task_values(task, runtime))
         return await self.get(task.id)
 
-    async def finish(self, task_id: str, ending: Ending) -> Task:
+    async def finish(self, task_id: str, ending: Ending, generation: int | None = None) -> Task:
         """Record how a task ended; the first ending counts, later ones change nothing.
 
         Raises:
             TaskNotFound: No task has this id.
+            StaleLease: The lease is not of this generation any more; nothing is recorded.
         """
         await self._database.rows(
-            self._queries.finish_task, storable_text(task_id), *ending_values(ending)
+            self._queries.finish_task, storable_text(task_id), *ending_values(ending), generation
         )
+        if generation is not None:
+            await require_lease(self._database, storable_text(task_id), generation)
         return await self.get(task_id)
 
     async def get(self, task_id: str) -> Task:
@@ -104,6 +107,22 @@ class PostgresTaskStore:
         if row is None:
             raise RuntimeError("use_workspace returns a row by its form")
         return str(row["worker_key"])
+
+
+async def require_lease(database: Database, task_id: str, generation: int) -> None:
+    """Tell a writer whose statement may have been refused for its generation that it was.
+
+    Raises:
+        StaleLease: The lease on the task's workspace is of another generation.
+    """
+    row = await database.row(load_queries().task_lease, task_id)
+    if row is not None and row["generation"] != generation:
+        raise StaleLease(
+            f"The lease {generation} that task {task_id} ran under was taken over: another "
+            "orchestrator goes on with it.",
+            task_id=task_id,
+            generation=generation,
+        )
 
 
 def unknown_task(task_id: str) -> TaskNotFound:
