@@ -6,7 +6,7 @@ a step that has a result returns it instead of running.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from pydantic import TypeAdapter
 
+from orchestrator.domain.steps import StepRecord
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.ports import RunTaskDurably
 
@@ -94,6 +95,16 @@ class DbosEngine:
             raise RuntimeError("submit before start")
         with SetWorkflowID(task_id), SetEnqueueOptions(queue_partition_key=workspace_id):
             await DBOS.enqueue_workflow_async(QUEUE, self._workflow, task_id)
+
+    async def completed(self, task_id: str) -> Sequence[StepRecord]:
+        """See `ports.Engine.completed`."""
+        listed = await DBOS.list_workflow_steps_async(task_id)
+        return [
+            StepRecord(each["function_name"], each["output"])
+            for each in listed
+            # A step that failed has an error and no output.
+            if isinstance(each["output"], str)
+        ]
 
     async def stop(self) -> None:
         """See `ports.Engine.stop`."""

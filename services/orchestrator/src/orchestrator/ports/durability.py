@@ -1,7 +1,9 @@
 """Tasks that outlive their process."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
+
+from orchestrator.domain.steps import StepRecord
 
 T = TypeVar("T")
 
@@ -40,6 +42,10 @@ class Engine(Protocol):
 
     async def submit(self, task_id: str, workspace_id: str) -> None:
         """Queue a task for good; once this returns, no crash loses it. Twice is once."""
+        ...
+
+    async def completed(self, task_id: str) -> Sequence[StepRecord]:
+        """The steps that a task has completed so far, in order."""
         ...
 
     async def stop(self) -> None:

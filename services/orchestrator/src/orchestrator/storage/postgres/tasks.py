@@ -3,9 +3,12 @@
 import secrets
 from collections.abc import Sequence
 
+import asyncpg
+
+from orchestrator.domain.steps import UserMessage
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
-from orchestrator.errors import TaskNotFound
+from orchestrator.errors import KeyReused, TaskContinued, TaskNotFound
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import (
@@ -34,21 +37,62 @@ class PostgresTaskStore:
         """Record a task as running, and its workspace as used.
 
         Adding a task that is recorded already changes nothing and returns it as it is.
+
+        Raises:
+            TaskContinued: It is to continue a task that another continues.
         """
         await self.worker_key(task.workspace)
-        await self._database.rows(self._queries.add_task, *task_values(task, runtime))
+        try:
+            await self._database.rows(self._queries.add_task, *task_values(task, runtime))
+        except asyncpg.UniqueViolationError:
+            parent = await self.get(task.lineage.parent if task.lineage else task.id)
+            raise continued(parent) from None
         return await self.get(task.id)
 
-    async def finish(self, task_id: str, ending: Ending) -> Task:
+    async def finish(self, task_id: str, ending: Ending, heard: int | None = None) -> Task:
         """Record how a task ended; the first ending counts, later ones change nothing.
+
+        With `heard`, a task that was sent a message after that number stays without an ending.
 
         Raises:
             TaskNotFound: No task has this id.
         """
-        await self._database.rows(
-            self._queries.finish_task, storable_text(task_id), *ending_values(ending)
-        )
+        values = (storable_text(task_id), *ending_values(ending), heard)
+        await self._database.rows(self._queries.finish_task, *values)
         return await self.get(task_id)
+
+    async def say(self, task_id: str, text: str, key: str = "") -> UserMessage | None:
+        """Record what a user says to a task; None if that has ended.
+
+        Raises:
+            TaskNotFound: No task has this id.
+            KeyReused: The key came before, with another text.
+        """
+        text, task_id = storable_text(text), storable_text(task_id)
+        values = (task_id, text, storable_text(key) or secrets.token_hex(16))
+        try:
+            row = await self._database.row(self._queries.add_message, *values)
+        except asyncpg.UniqueViolationError:
+            # Sent twice at once; the other is recorded by now.
+            row = await self._database.row(self._queries.add_message, *values)
+        if row is None:
+            await self.get(task_id)
+            return None
+        if row["text"] != text:
+            raise key_reused()
+        return UserMessage(row["number"], row["text"])
+
+    async def messages(self, task_id: str, after: int = 0) -> Sequence[UserMessage]:
+        """What was said to a task after the message of a number, in order."""
+        rows = await self._database.rows(self._queries.read_messages, storable_text(task_id), after)
+        return [UserMessage(row["number"], row["text"]) for row in rows]
+
+    async def last_step(self, task_id: str) -> int:
+        """The number of a task's last completed step; 0 before the first."""
+        row = await self._database.row(self._queries.last_step, storable_text(task_id))
+        if row is None:
+            raise RuntimeError("last_step returns a row by its form")
+        return int(row["step"])
 
     async def get(self, task_id: str) -> Task:
         """The task.
@@ -104,6 +148,23 @@ class PostgresTaskStore:
         if row is None:
             raise RuntimeError("use_workspace returns a row by its form")
         return str(row["worker_key"])
+
+
+def continued(parent: Task) -> TaskContinued:
+    """The error for a task whose tree another works in."""
+    return TaskContinued(
+        f"Task {parent.id} is continued by {parent.continued_by}: send that one the message, or "
+        "fork this one.",
+        task_id=parent.id,
+        continued_by=parent.continued_by,
+    )
+
+
+def key_reused() -> KeyReused:
+    """The error for a key that came before with something else."""
+    return KeyReused(
+        "This Idempotency-Key came before with another request: take a new key for each request."
+    )
 
 
 def unknown_task(task_id: str) -> TaskNotFound:
