@@ -1,20 +1,19 @@
 """Go on in the tree of a task that has ended: the next task gets it as it stands.
 
 The tree stays where it is, ignored files and all, since paths into it are written down in virtual
-environments and in the conversation: the new task's place under `tasks/` is a link to it. Of the
-rest the new task has its own: record, journal, checkpoints, private git directories. Its patch is
-against the same start commits.
+environments and in the conversation: the new task's record has a link to it. Of the rest the new
+task has its own: record, journal, checkpoints, private git directories. Its patch is against the
+same start commits.
 """
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from agent.checkpoints import Checkpoints
 from agent.errors import Conflict
 from agent.inside import place_file
-from agent.layout import SUCCESSOR, Layout
+from agent.layout import SUCCESSOR, TREE, Layout
 from agent.leftovers import end_leftovers
 from agent.records import PlacedFile, TaskRecord, continued_record
 from agent.trees import Trees
@@ -74,11 +73,10 @@ class Continuing:
     async def _make(
         self, task_id: str, earlier: str, record: TaskRecord, given: Mapping[str, PlacedFile]
     ) -> TaskRecord:
-        root, link = self._layout.task(earlier), self._layout.place(task_id)
-        kept = self._layout.record(task_id)
-        await asyncio.to_thread(_clear, kept, link)  # of a call that was interrupted
+        root, kept = self._layout.task(earlier), self._layout.record(task_id)
+        await asyncio.to_thread(remove_tree, kept)  # of a call that was interrupted
         kept.mkdir(parents=True)
-        link.symlink_to(root.name)
+        (kept / TREE).symlink_to(root)
         try:
             for part in record.parts:
                 await self._worktrees.take_over(task_id, earlier, record, part)
@@ -87,11 +85,6 @@ class Continuing:
                 place_file(root, path, file.content)
             record.save(kept)
         except BaseException:
-            await asyncio.to_thread(_clear, kept, link)
+            await asyncio.to_thread(remove_tree, kept)
             raise
         return record
-
-
-def _clear(*paths: Path) -> None:
-    for path in paths:
-        remove_tree(path)

@@ -2,8 +2,7 @@
 
 <workspace>/
 ├── repositories/<name>.git      one bare clone a repository
-├── tasks/<task>/                a task's tree: what its tools see as their root; a link, if it
-│   │                            goes on in the tree of an earlier task
+├── tasks/<task>/                a task's tree: what its tools see as their root
 │   ├── …                        the worktree, or one directory a repository, each with a git
 │   │                            directory of its own that borrows the clone's objects
 │   ├── files/                   what the caller gave to the task
@@ -13,6 +12,7 @@
 │   ├── journal/<key>.json       what became of each tool call
 │   ├── checkpoints.json         the newest checkpoint of the tree, and the one before it
 │   ├── states/                  git's own state of the worktrees at these two
+│   ├── tree                     a link to the tree, if that is an earlier task's
 │   ├── successor                the task that goes on in this one's tree
 │   └── <name>.git/              a private git directory: to compare the tree with its start, and
 │                                for its checkpoints
@@ -20,6 +20,7 @@
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PRIVATE = ".berth"
 OUTPUTS = "outputs"
 FILES = "files"
 SUCCESSOR = "successor"
+TREE = "tree"
 INCOMING = ".incoming-"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -59,17 +61,12 @@ class Layout:
         """The bare clone of a repository."""
         return self.repositories / f"{checked_name(name)}.git"
 
-    def place(self, task_id: str) -> Path:
-        """Where a task's tree is, or a link to the name of the one it goes on in."""
-        return self.workspace / "tasks" / checked_name(task_id)
-
     def task(self, task_id: str) -> Path:
-        """The root of a task's tree."""
-        place = self.place(task_id)
-        try:
-            return place.with_name(checked_name(str(place.readlink())))
-        except OSError:  # no link
-            return place
+        """The root of a task's tree, which may be an earlier task's."""
+        name = checked_name(task_id)
+        with suppress(OSError):  # no link: the tree is its own
+            name = checked_name((self.record(name) / TREE).readlink().name)
+        return self.workspace / "tasks" / name
 
     def record(self, task_id: str) -> Path:
         """What is known of a task, outside its tree."""

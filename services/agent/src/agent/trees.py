@@ -110,9 +110,10 @@ class Trees:
             record: What the tree is to be made from.
             fill: Puts the rest into the tree before it counts as made.
         """
-        root, kept = self._layout.place(task_id), self._layout.record(task_id)
-        if root.exists() or root.is_symlink() or kept.exists():
-            await asyncio.to_thread(_clear, root, kept)
+        kept = self._layout.record(task_id)
+        await asyncio.to_thread(remove_tree, kept)
+        root = self._layout.task(task_id)  # asked only now: what was there may have led elsewhere
+        await asyncio.to_thread(remove_tree, root)
         kept.mkdir(parents=True)
         root.mkdir(parents=True)
         try:

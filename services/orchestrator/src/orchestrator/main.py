@@ -16,7 +16,12 @@ from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import BerthError, RuntimeFailure
+from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
+from orchestrator.flow.compare import Compare
+from orchestrator.flow.continuation import Continue, Say
+from orchestrator.flow.fork import Fork
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.recover import recover
@@ -79,39 +84,44 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
         inputs, running_tasks = Inputs(objects), RunningTasks()
+        engine, agent = _engine(settings, metadata.database), _agent(settings)
+        inherit = Inherit(tasks, engine, agent.repeats_named)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories),
+                supply=Supply(repositories, inherit),
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
                 tasks=tasks,
                 events=events,
                 clock=clock,
-                agent=_agent(settings),
+                agent=agent,
+                inherit=inherit,
                 tool_output_chars=settings.tool_output_chars,
             )
         )
-        engine = _engine(settings, metadata.database)
         await engine.start(run_task)
         stack.push_async_callback(engine.stop)
         stack.push_async_callback(running_tasks.stop)
         await recover(tasks, engine, runtime)
         heeding = asyncio.create_task(running_tasks.heed(metadata.cancels.follow()))
         stack.callback(heeding.cancel)
+        accept = Accept(inputs=inputs, tasks=tasks, events=events, engine=engine, runtime=info.name)
+        attach, largest_budget = Attach(objects, repositories), _largest_budget(settings)
+        go_on = Continue(tasks=tasks, attach=attach, accept=accept, largest_budget=largest_budget)
         yield Services(
             version=VERSION,
             submit=Submit(
                 repositories=repositories,
-                attach=Attach(objects, repositories),
-                inputs=inputs,
-                tasks=tasks,
-                events=events,
-                engine=engine,
-                largest_budget=_largest_budget(settings),
-                runtime=info.name,
+                attach=attach,
+                accept=accept,
+                go_on=go_on,
+                largest_budget=largest_budget,
             ),
+            say=Say(tasks, go_on),
+            fork=Fork(tasks=tasks, inherit=inherit, accept=accept, largest_budget=largest_budget),
+            compare=Compare(tasks, lease),
             running=running_tasks,
             uploads=Uploads(objects),
             tasks=tasks,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.errors import TaskContinued
+
 
 class Relation(StrEnum):
     """How a task builds on another, its parent."""
@@ -25,3 +27,12 @@ class Lineage:
     parent: str
     relation: Relation
     step: int | None = None
+
+
+def continued(task_id: str, successor: str) -> TaskContinued:
+    """The error for a task in whose tree another works."""
+    return TaskContinued(
+        f"Task {task_id} is continued by {successor}: say it to that one, or fork this one.",
+        task_id=task_id,
+        continued_by=successor,
+    )

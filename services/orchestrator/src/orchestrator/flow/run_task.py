@@ -2,17 +2,22 @@
 
 import asyncio
 import secrets
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 from pydantic import JsonValue
 
 from orchestrator.agent import Agent, AgentLoop, Ledger
+from orchestrator.domain.conversation import Message
 from orchestrator.domain.events import EventKind, NewEvent
+from orchestrator.domain.steps import CONVERSATION, Inherited
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.running import RunningTasks
@@ -23,6 +28,7 @@ from orchestrator.tools.kept_output import KeptOutput
 log = structlog.get_logger(__name__)
 
 KEEP_WORK_SECONDS = 30.0
+UNHEARD = "The task ended before the model heard all messages; a task that continues it hears them."
 PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
@@ -39,6 +45,7 @@ class TaskParts:
     running: RunningTasks
     clock: Clock
     agent: Agent
+    inherit: Inherit
     tool_output_chars: int
 
 
@@ -76,8 +83,7 @@ class RunTask:
     async def _run(self, kept: Task, steps: Steps) -> None:
         work = _Work(Ledger(), Patch())
         try:
-            await self._work_on(await self._restored(kept), work, steps)
-            outcome = answered(work.answer)
+            recorded, ending = await self._work_on(kept, await self._restored(kept), work, steps)
         except asyncio.CancelledError:
             if self._parts.running.stopping.is_set():
                 raise  # the next process goes on with it
@@ -89,6 +95,9 @@ class RunTask:
             # A defect of ours must not leave the task running for ever.
             log.exception("task_broke", task=kept.id)
             outcome = failed(_defect(error))
+        else:
+            await self._close(recorded, ending)
+            return
         await self._finish(kept, work, outcome)
 
     async def _restored(self, kept: Task) -> NewTask:
@@ -107,9 +116,14 @@ class RunTask:
             files=await self._parts.inputs.load(kept.id, kept.files),
             budget=kept.budget,
             install_dependencies=kept.install_dependencies,
+            lineage=kept.lineage,
         )
 
-    async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
+    async def _work_on(
+        self, kept: Task, task: NewTask, work: _Work, steps: Steps
+    ) -> tuple[Task, Ending]:
+        """Work until the model has answered everything that was said; returns the ended task."""
+
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
             await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
@@ -121,28 +135,56 @@ class RunTask:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
         async with Hands(task, self._parts.lease, self._parts.supply, prepared) as hands:
-            try:
-                work.answer = await self._loop(task, work, hands, steps)
-            except BaseException:
-                # If this process ends, the calls go on and the next process hears of them.
-                if not self._parts.running.stopping.is_set():
-                    await self._salvage_patch(task, work, hands)
-                raise
-            await self._keep_patch(work, hands)
+            loop = self._loop(task, work, hands, steps)
+            answer = loop.run(task.query, await self._earlier(task, steps))
+            while True:
+                await self._await_answer(task, work, hands, answer)
+                await self._keep_patch(work, hands)
+                ending = self._ending(kept, work, answered(work.answer))
+                # Refused if something was said meanwhile: nobody would hear it any more.
+                recorded = await self._parts.tasks.finish(kept.id, ending, work.ledger.heard)
+                if recorded.ending is not None:
+                    return recorded, recorded.ending
+                answer = loop.go_on()
 
-    async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
+    async def _await_answer(
+        self, task: NewTask, work: _Work, hands: Hands, answer: Coroutine[Any, Any, str]
+    ) -> None:
+        try:
+            work.answer = await answer
+        except BaseException:
+            # If this process ends, the calls go on and the next process hears of them.
+            if not self._parts.running.stopping.is_set():
+                await self._salvage_patch(task, work, hands)
+            raise
+
+    async def _earlier(self, task: NewTask, steps: Steps) -> Sequence[Message]:
+        """The conversation the task begins with; kept with it, since its parent may go."""
+        lineage = task.lineage
+        if lineage is None:
+            return ()
+
+        async def read() -> Inherited:
+            return Inherited(await self._parts.inherit.messages(lineage))
+
+        return (await steps.run(CONVERSATION, Inherited, read)).messages
+
+    def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> AgentLoop:
         parts = self._parts
+        # Beside the outputs that an earlier task has kept in the tree.
+        prefix = "" if task.lineage is None else f"{task.id}-"
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
             model=parts.model,
-            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars),
+            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars, prefix),
             steps=steps,
             record=lambda event: parts.events.append(task.id, event),
             clock=parts.clock,
+            inbox=lambda after: parts.tasks.messages(task.id, after),
         )
         work.ledger = loop.ledger
-        return await loop.run(task.query)
+        return loop
 
     async def _salvage_patch(self, task: NewTask, work: _Work, hands: Hands) -> None:
         """Keep the patch of work that an error ended; that error says more than a lost patch."""
@@ -165,11 +207,16 @@ class RunTask:
             ) from None
 
     async def _finish(self, kept: Task, work: _Work, outcome: Outcome) -> None:
-        seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
-        work.ledger.notices.update(work.notices)
-        ending = conclude(outcome, work.ledger, work.patch, seconds)
+        if await self._parts.tasks.messages(kept.id, work.ledger.heard):
+            work.notices[UNHEARD] = None
+        ending = self._ending(kept, work, outcome)
         recorded = await self._parts.tasks.finish(kept.id, ending)
         await self._close(recorded, recorded.ending or ending)
+
+    def _ending(self, kept: Task, work: _Work, outcome: Outcome) -> Ending:
+        seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
+        work.ledger.notices.update(work.notices)
+        return conclude(outcome, work.ledger, work.patch, seconds)
 
     async def _close(self, task: Task, ending: Ending) -> None:
         """Everything after the ending; done again if a crash fell in the middle of it."""

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from orchestrator.domain.lineage import continued
+from orchestrator.domain.request import key_reused
 from orchestrator.domain.steps import UserMessage
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
-from orchestrator.errors import KeyReused, TaskContinued, TaskNotFound
+from orchestrator.errors import TaskNotFound
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import (
@@ -45,8 +47,9 @@ class PostgresTaskStore:
         try:
             await self._database.rows(self._queries.add_task, *task_values(task, runtime))
         except asyncpg.UniqueViolationError:
+            # Of its own id the statement makes nothing; the one other rule is on continuations.
             parent = await self.get(task.lineage.parent if task.lineage else task.id)
-            raise continued(parent) from None
+            raise continued(parent.id, str(parent.continued_by)) from None
         return await self.get(task.id)
 
     async def finish(self, task_id: str, ending: Ending, heard: int | None = None) -> Task:
@@ -148,23 +151,6 @@ class PostgresTaskStore:
         if row is None:
             raise RuntimeError("use_workspace returns a row by its form")
         return str(row["worker_key"])
-
-
-def continued(parent: Task) -> TaskContinued:
-    """The error for a task whose tree another works in."""
-    return TaskContinued(
-        f"Task {parent.id} is continued by {parent.continued_by}: send that one the message, or "
-        "fork this one.",
-        task_id=parent.id,
-        continued_by=parent.continued_by,
-    )
-
-
-def key_reused() -> KeyReused:
-    """The error for a key that came before with something else."""
-    return KeyReused(
-        "This Idempotency-Key came before with another request: take a new key for each request."
-    )
 
 
 def unknown_task(task_id: str) -> TaskNotFound:
