@@ -32,14 +32,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def said(text: str) -> str:
+def said(text: str, name: str) -> str:
     """A text that says something and can be stored.
 
     Raises:
         ValueError: It is blank, or half of a character pair.
     """
     if not text.strip():
-        raise ValueError("the query is empty: say what to find out or to do")
+        raise ValueError(f"the {name} is empty: say what to find out or to do")
     text.encode()
     return text
 
@@ -157,7 +157,7 @@ class OrchestrateBody(Strict):
     @field_validator("query")
     @classmethod
     def _says_something(cls, query: str) -> str:
-        return said(query)
+        return said(query, "query")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -30,7 +30,7 @@ class MessageBody(Strict):
     @field_validator("text")
     @classmethod
     def _says_something(cls, text: str) -> str:
-        return said(text)
+        return said(text, "text")
 
 
 class ForkBody(Strict):
@@ -60,7 +60,7 @@ class ForkBody(Strict):
     @field_validator("query")
     @classmethod
     def _says_something(cls, query: str | None) -> str | None:
-        return None if query is None else said(query)
+        return None if query is None else said(query, "query")
 
 
 class DiffBody(BaseModel):
