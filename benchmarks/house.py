@@ -11,6 +11,7 @@ from orchestrator.domain.container import Limits
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import Workspace, workspace_of
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.supply import Supply
 from orchestrator.gateway.mirrors import GitRepositories
@@ -78,7 +79,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
         yield House(
             runtime=runtime,
             lease=Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=limits),
-            supply=Supply(repositories),
+            supply=Supply(repositories, Inherit(tasks)),
             repositories=repositories,
             tasks=tasks,
             events=events,

@@ -24,6 +24,7 @@ from orchestrator.flow.fork import Fork
 from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
@@ -85,11 +86,11 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         stack.push_async_callback(end_containers, lease, runtime)
         inputs, running_tasks = Inputs(objects), RunningTasks()
         engine, agent = _engine(settings, metadata.database), _agent(settings)
-        inherit = Inherit(tasks, engine, agent.repeats_named)
+        recall = Recall(tasks, engine, agent.repeats_named)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories, inherit),
+                supply=Supply(repositories, Inherit(tasks)),
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -97,7 +98,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 events=events,
                 clock=clock,
                 agent=agent,
-                inherit=inherit,
+                recall=recall,
                 tool_output_chars=settings.tool_output_chars,
             )
         )
@@ -120,7 +121,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 largest_budget=largest_budget,
             ),
             say=Say(tasks, go_on),
-            fork=Fork(tasks=tasks, inherit=inherit, accept=accept, largest_budget=largest_budget),
+            fork=Fork(tasks=tasks, recall=recall, accept=accept, largest_budget=largest_budget),
             compare=Compare(tasks, lease),
             running=running_tasks,
             uploads=Uploads(objects),

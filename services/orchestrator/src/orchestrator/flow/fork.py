@@ -6,8 +6,8 @@ from orchestrator.domain.request import ForkRequest, granted
 from orchestrator.domain.task import NewTask, Task
 from orchestrator.errors import InvalidRequest, UnknownStep
 from orchestrator.flow.accept import Accept
-from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.past_tree import refuse_scratch
+from orchestrator.flow.recall import Recall
 from orchestrator.ports import TaskStore
 
 SCOPE = "fork"
@@ -17,10 +17,10 @@ class Fork:
     """Makes tasks whose tree and conversation are another's as of one of its steps."""
 
     def __init__(
-        self, *, tasks: TaskStore, inherit: Inherit, accept: Accept, largest_budget: Budget
+        self, *, tasks: TaskStore, recall: Recall, accept: Accept, largest_budget: Budget
     ) -> None:
         self._tasks = tasks
-        self._inherit = inherit
+        self._recall = recall
         self._accept = accept
         self._largest_budget = largest_budget
 
@@ -57,7 +57,7 @@ class Fork:
         )
 
     async def _require_open_end(self, parent: Task, step: int) -> None:
-        found = await self._inherit.conversation(parent, step)
+        found = await self._recall.conversation(parent, step)
         if found.answered or not found.messages:
             raise InvalidRequest(
                 f"After step {step} the model has answered: give a query to go on from there.",

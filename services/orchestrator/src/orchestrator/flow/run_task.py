@@ -17,9 +17,9 @@ from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
-from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import Clock, EventLog, Model, PreparedTask, Steps, TaskStore
@@ -45,7 +45,7 @@ class TaskParts:
     running: RunningTasks
     clock: Clock
     agent: Agent
-    inherit: Inherit
+    recall: Recall
     tool_output_chars: int
 
 
@@ -165,7 +165,7 @@ class RunTask:
             return ()
 
         async def read() -> Inherited:
-            return Inherited(await self._parts.inherit.messages(lineage))
+            return Inherited(await self._parts.recall.messages(lineage))
 
         return (await steps.run(CONVERSATION, Inherited, read)).messages
 
