@@ -365,12 +365,12 @@ async def test_a_wrong_address(
     assert await state(http, service) == before
 
 
-@pytest.fixture(scope="module")
-async def ended_task(service: Service, repositories: Path) -> str:
+@pytest.fixture(scope="session")
+def ended_task(service: Service, repositories: Path) -> str:
     """A task of three steps that nobody continues."""
-    async with service.client() as http:
-        body = {"query": "Run: echo x > x", "repo_url": str(repositories / "good")}
-        task_id: str = (await http.post("/orchestrate", json=body)).json()["task_id"]
+    body = {"query": "Run: echo x > x", "repo_url": str(repositories / "good")}
+    with httpx2.Client(base_url=service.url, timeout=60, trust_env=False, verify=False) as http:
+        task_id: str = http.post("/orchestrate", json=body).json()["task_id"]
     return task_id
 
 

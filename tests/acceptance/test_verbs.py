@@ -249,6 +249,21 @@ async def test_what_a_cancelled_task_did_not_hear_its_continuation_does(
     assert "ended before this call had a result" in texts(first["messages"], "tool")[-1]
 
 
+@SANDBOX_ONLY
+async def test_a_cancelled_model_call_is_not_waited_for(
+    scene: Scene, fresh: SourceRepository
+) -> None:
+    scene.model.held_from = 2
+    task_id = await begun(scene.http, "Run: echo one > a.txt", repo_url=str(fresh.path))
+    await scene.model.asked(2)
+    await scene.http.post(f"/tasks/{task_id}/cancel")
+    task = await until_ended(scene.http, task_id)
+
+    # The model never answered.
+    assert not scene.model.gate.is_set()
+    assert (task["status"], task["changed_files"]) == ("cancelled", ["a.txt"])
+
+
 async def test_a_task_is_forked_from_its_steps(scene: Scene, fresh: SourceRepository) -> None:
     http = scene.http
     parent = await succeed(http, "Steps: 0", repo_url=str(fresh.path))
