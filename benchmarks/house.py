@@ -14,6 +14,7 @@ from orchestrator.domain.fleet import Identity
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import Workspace, workspace_of
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
@@ -98,7 +99,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
                 shares=LeaseShares(leases, asyncio.Event()),
             ),
             generation=await leases.acquire(workspace.id),
-            supply=Supply(repositories),
+            supply=Supply(repositories, Inherit(tasks)),
             repositories=repositories,
             tasks=tasks,
             events=events,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from tests.support.fleet import HEARTBEAT_SECONDS, Member, members
 
+from orchestrator.domain.steps import StepRecord
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import StaleLease
 from orchestrator.flow.fleet import Fleet
@@ -36,6 +37,9 @@ class IdleEngine:
     async def recover(self, executor_ids: Sequence[str]) -> int:
         self.recovered.append(executor_ids)
         return 1
+
+    async def completed(self, task_id: str) -> Sequence[StepRecord]:
+        raise NotImplementedError
 
     async def stop(self) -> None:
         raise NotImplementedError

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from tests.contract.test_task_store import new_task
@@ -18,7 +18,7 @@ from orchestrator.flow.hands import Hands
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import PreparedTask, Repositories, Runtime
+from orchestrator.ports import PreparedTask, Runtime
 from orchestrator.storage.postgres import PostgresTaskStore
 from orchestrator.workers.client import HttpWorkers
 
@@ -53,7 +53,8 @@ class Desk:
     key: str
 
     def hands(self, generation: int) -> Hands:
-        supply = Supply(cast("Repositories", None))  # a scratch task has none
+        nothing = cast("Any", None)  # a scratch task has no repositories and no parent
+        supply = Supply(nothing, nothing)
         return Hands(self.task, generation, self.lease, supply, _nothing)
 
 

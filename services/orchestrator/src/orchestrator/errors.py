@@ -5,6 +5,10 @@
     │   ├── RequestTooLarge
     │   ├── UnknownFile
     │   ├── FileConflict
+    │   ├── UnknownStep
+    │   ├── TaskStillRunning
+    │   ├── TaskContinued
+    │   ├── KeyReused
     │   └── RepositoryError
     │       ├── RepositoryUrlRefused
     │       ├── RepositoryUnreachable
@@ -19,6 +23,7 @@
     │   ├── ContainerStartFailed
     │   ├── WorkerUnreachable
     │   ├── ContainerBusy
+    │   ├── TreeGone
     │   └── WorkerRefused
     ├── ModelFailure              the model endpoint
     │   ├── ModelUnavailable
@@ -89,6 +94,33 @@ class FileConflict(InvalidRequest):
     """A file cannot be placed under `files/` because something is there already."""
 
     code = "file_conflict"
+
+
+class UnknownStep(InvalidRequest):
+    """A task has no such step, or not yet."""
+
+    code = "unknown_step"
+
+
+class TaskStillRunning(InvalidRequest):
+    """Only a task that has ended can be continued."""
+
+    code = "task_running"
+    status = 409
+
+
+class TaskContinued(InvalidRequest):
+    """Another task already goes on in this task's tree."""
+
+    code = "task_continued"
+    status = 409
+
+
+class KeyReused(InvalidRequest):
+    """An `Idempotency-Key` came before, with another request."""
+
+    code = "key_reused"
+    status = 409
 
 
 class RepositoryError(InvalidRequest):
@@ -200,6 +232,13 @@ class ContainerBusy(RuntimeFailure):
 
     code = "container_busy"
     status = 409
+
+
+class TreeGone(RuntimeFailure):
+    """The tree of a task is no longer in its container."""
+
+    code = "tree_gone"
+    status = 410
 
 
 class WorkerRefused(RuntimeFailure):

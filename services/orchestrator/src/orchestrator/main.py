@@ -19,10 +19,16 @@ from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.domain.fleet import Identity
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import BerthError, DatabaseUnavailable, RuntimeFailure
+from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
+from orchestrator.flow.compare import Compare
+from orchestrator.flow.continuation import Continue, Say
 from orchestrator.flow.fleet import Fleet
+from orchestrator.flow.fork import Fork
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
@@ -101,10 +107,12 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
         inputs = Inputs(objects)
+        engine, agent = _engine(settings, metadata), _agent(settings)
+        recall = Recall(tasks, engine, agent.repeats_named)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories),
+                supply=Supply(repositories, Inherit(tasks)),
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -112,11 +120,11 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 events=events,
                 live_text=metadata.live_text,
                 clock=clock,
-                agent=_agent(settings),
+                agent=agent,
+                recall=recall,
                 tool_output_chars=settings.tool_output_chars,
             )
         )
-        engine = _engine(settings, metadata)
         fleet = Fleet(
             executor_id=metadata.identity.executor_id,
             executors=metadata.executors,
@@ -134,19 +142,22 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         await recover(tasks, engine, runtime)
         for duty in (running_tasks.heed(metadata.cancels.follow()), fleet.look_after_others()):
             stack.callback(asyncio.create_task(duty).cancel)
+        accept = Accept(inputs=inputs, tasks=tasks, events=events, engine=engine, runtime=info.name)
+        attach, largest_budget = Attach(objects, repositories), _largest_budget(settings)
+        go_on = Continue(tasks=tasks, attach=attach, accept=accept, largest_budget=largest_budget)
         yield Services(
             version=VERSION,
             executor_id=metadata.identity.executor_id,
             submit=Submit(
                 repositories=repositories,
-                attach=Attach(objects, repositories),
-                inputs=inputs,
-                tasks=tasks,
-                events=events,
-                engine=engine,
-                largest_budget=_largest_budget(settings),
-                runtime=info.name,
+                attach=attach,
+                accept=accept,
+                go_on=go_on,
+                largest_budget=largest_budget,
             ),
+            say=Say(tasks, go_on),
+            fork=Fork(tasks=tasks, recall=recall, accept=accept, largest_budget=largest_budget),
+            compare=Compare(tasks, lease),
             running=running_tasks,
             uploads=Uploads(objects),
             tasks=tasks,

@@ -5,6 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from orchestrator.flow.compare import Compare
+from orchestrator.flow.continuation import Say
+from orchestrator.flow.fork import Fork
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
@@ -27,6 +30,9 @@ class Services:
     version: str
     executor_id: str
     submit: Submit
+    say: Say
+    fork: Fork
+    compare: Compare
     running: RunningTasks
     uploads: Uploads
     tasks: TaskStore

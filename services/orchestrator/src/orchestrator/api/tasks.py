@@ -20,6 +20,16 @@ from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping
 router = APIRouter(tags=["tasks"])
 
 EVENT_STREAM = "text/event-stream"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description=(
+            "Your own name for this request: sent again with it, the request takes effect once."
+        ),
+    ),
+]
 EVENT_NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -30,7 +40,7 @@ EVENT_NUMBER = re.compile("[0-9]{1,9}")
     responses={200: {"content": {EVENT_STREAM: {}}}},
 )
 async def orchestrate(
-    body: OrchestrateBody, request: Request, services: Use
+    body: OrchestrateBody, request: Request, services: Use, idempotency_key: IdempotencyKey = None
 ) -> Response | TaskBody:
     """Run a task in its repository's container.
 
@@ -38,12 +48,8 @@ async def orchestrate(
     are streamed as they happen, the result comes last as the event `result`. What the model says
     comes between them as `text`: see `GET /tasks/{task_id}/events`.
     """
-    if len(body.query) > services.max_query_chars:
-        raise RequestTooLarge(
-            f"The query has {len(body.query):,} characters; at most {services.max_query_chars:,} "
-            "are taken. Give long material as files."
-        )
-    task = await services.submit(body.to_request())
+    require_short(body.query, services)
+    task = await services.submit(body.to_request(idempotency_key or ""))
     headers = {"Location": f"/tasks/{task.id}"}
     if "respond-async" in request.headers.get("prefer", ""):
         accepted = task_body(await services.tasks.get(task.id)).model_dump(mode="json")
@@ -104,6 +110,19 @@ async def follow_task(
     await services.tasks.get(task_id)
     frames = _events(services, task_id, _event_number(last_event_id))
     return StreamingResponse(with_heartbeats(frames), media_type=EVENT_STREAM, headers=HEADERS)
+
+
+def require_short(query: str, services: Services) -> None:
+    """See that a query is not too long.
+
+    Raises:
+        RequestTooLarge: It is.
+    """
+    if len(query) > services.max_query_chars:
+        raise RequestTooLarge(
+            f"The query has {len(query):,} characters; at most {services.max_query_chars:,} "
+            "are taken. Give long material as files."
+        )
 
 
 def _event_number(last_event_id: str | None) -> int:

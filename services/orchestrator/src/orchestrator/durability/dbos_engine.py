@@ -20,6 +20,7 @@ from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSWorkflowConflictIDError
 from pydantic import TypeAdapter
 
+from orchestrator.domain.steps import StepRecord
 from orchestrator.errors import DatabaseUnavailable, StaleLease
 from orchestrator.ports import RunTaskDurably
 
@@ -141,6 +142,16 @@ class DbosEngine:
         recover = DBOS._recover_pending_workflows  # noqa: SLF001 - the only way but by hand
         handles = await asyncio.to_thread(recover, list(executor_ids))
         return len(handles)
+
+    async def completed(self, task_id: str) -> Sequence[StepRecord]:
+        """See `ports.Engine.completed`."""
+        listed = await DBOS.list_workflow_steps_async(task_id)
+        return [
+            StepRecord(each["function_name"], each["output"])
+            for each in listed
+            # A step that failed has an error and no output.
+            if isinstance(each["output"], str)
+        ]
 
     async def stop(self) -> None:
         """See `ports.Engine.stop`."""

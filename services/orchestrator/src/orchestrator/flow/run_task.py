@@ -2,14 +2,18 @@
 
 import asyncio
 import secrets
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 from pydantic import JsonValue
 
 from orchestrator.agent import Agent, AgentLoop, Ledger
+from orchestrator.domain.conversation import Message
 from orchestrator.domain.events import EventKind, NewEvent
+from orchestrator.domain.steps import CONVERSATION, Inherited
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import (
     BerthError,
@@ -23,6 +27,7 @@ from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.narration import Narration
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import (
@@ -42,6 +47,7 @@ KEEP_WORK_SECONDS = 30.0
 LEFT_AS_IT_IS = (StaleLease, DatabaseUnavailable)
 """What is not the task's fault: it has no ending here."""
 
+UNHEARD = "The task ended before the model heard all messages; a task that continues it hears them."
 PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
@@ -59,6 +65,7 @@ class TaskParts:
     running: RunningTasks
     clock: Clock
     agent: Agent
+    recall: Recall
     tool_output_chars: int
 
 
@@ -139,8 +146,8 @@ class RunTask:
     async def _run(self, kept: Task, generation: int, steps: Steps) -> None:
         work = _Work(Ledger(), Patch(), generation)
         try:
-            await self._work_on(await self._restored(kept), generation, work, steps)
-            outcome = answered(work.answer)
+            task = await self._restored(kept)
+            recorded, ending = await self._work_on(kept, task, generation, work, steps)
         except asyncio.CancelledError:
             if self._parts.running.is_leaving:
                 raise  # another process goes on with it
@@ -154,6 +161,9 @@ class RunTask:
             # A defect of ours must not leave the task running for ever.
             log.exception("task_broke", task=kept.id)
             outcome = failed(_defect(error))
+        else:
+            await self._close(recorded, ending, generation)
+            return
         await self._finish(kept, work, outcome)
 
     async def _restored(self, kept: Task) -> NewTask:
@@ -172,9 +182,14 @@ class RunTask:
             files=await self._parts.inputs.load(kept.id, kept.files),
             budget=kept.budget,
             install_dependencies=kept.install_dependencies,
+            lineage=kept.lineage,
         )
 
-    async def _work_on(self, task: NewTask, generation: int, work: _Work, steps: Steps) -> None:
+    async def _work_on(
+        self, kept: Task, task: NewTask, generation: int, work: _Work, steps: Steps
+    ) -> tuple[Task, Ending]:
+        """Work until the model has answered everything that was said; returns the ended task."""
+
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
             began = NewEvent(EventKind.CONTAINER, 0, _container(leased), attempt)
@@ -187,32 +202,62 @@ class RunTask:
 
         parts = self._parts
         async with Hands(task, generation, parts.lease, parts.supply, prepared) as hands:
-            try:
-                work.answer = await self._loop(task, work, hands, steps)
-            except LEFT_AS_IT_IS:
-                raise
-            except BaseException:
-                # If the task only leaves us, its calls go on, and the next process hears of them.
-                if not parts.running.is_leaving:
-                    await self._salvage_patch(task, work, hands)
-                raise
-            await self._keep_patch(work, hands)
+            loop = self._loop(task, work, hands, steps)
+            answer = loop.run(task.query, await self._earlier(task, steps))
+            while True:
+                await self._await_answer(task, work, hands, answer)
+                await self._keep_patch(work, hands)
+                ending = self._ending(kept, work, answered(work.answer))
+                # Refused if something was said meanwhile: nobody would hear it any more.
+                recorded = await parts.tasks.finish(
+                    kept.id, ending, generation, heard=work.ledger.heard
+                )
+                if recorded.ending is not None:
+                    return recorded, recorded.ending
+                answer = loop.go_on()
 
-    async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
+    async def _await_answer(
+        self, task: NewTask, work: _Work, hands: Hands, answer: Coroutine[Any, Any, str]
+    ) -> None:
+        try:
+            work.answer = await answer
+        except LEFT_AS_IT_IS:
+            raise
+        except BaseException:
+            # If the task only leaves us, its calls go on, and the next process hears of them.
+            if not self._parts.running.is_leaving:
+                await self._salvage_patch(task, work, hands)
+            raise
+
+    async def _earlier(self, task: NewTask, steps: Steps) -> Sequence[Message]:
+        """The conversation the task begins with; kept with it, since its parent may go."""
+        lineage = task.lineage
+        if lineage is None:
+            return ()
+
+        async def read() -> Inherited:
+            return Inherited(await self._parts.recall.messages(lineage))
+
+        return (await steps.run(CONVERSATION, Inherited, read)).messages
+
+    def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> AgentLoop:
         parts = self._parts
         narration = Narration(task.id, work.generation, parts.events, parts.live_text)
+        # Beside the outputs that an earlier task has kept in the tree.
+        prefix = "" if task.lineage is None else f"{task.id}-"
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
             model=parts.model,
-            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars),
+            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars, prefix),
             steps=steps,
             record=narration.record,
             clock=parts.clock,
             say=narration.say,
+            inbox=lambda after: parts.tasks.messages(task.id, after),
         )
         work.ledger = loop.ledger
-        return await loop.run(task.query)
+        return loop
 
     async def _salvage_patch(self, task: NewTask, work: _Work, hands: Hands) -> None:
         """Keep the patch of work that an error ended; that error says more than a lost patch."""
@@ -237,11 +282,16 @@ class RunTask:
             ) from None
 
     async def _finish(self, kept: Task, work: _Work, outcome: Outcome) -> None:
-        seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
-        work.ledger.notices.update(work.notices)
-        ending = conclude(outcome, work.ledger, work.patch, seconds)
+        if await self._parts.tasks.messages(kept.id, work.ledger.heard):
+            work.notices[UNHEARD] = None
+        ending = self._ending(kept, work, outcome)
         recorded = await self._parts.tasks.finish(kept.id, ending, work.generation)
         await self._close(recorded, recorded.ending or ending, work.generation)
+
+    def _ending(self, kept: Task, work: _Work, outcome: Outcome) -> Ending:
+        seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
+        work.ledger.notices.update(work.notices)
+        return conclude(outcome, work.ledger, work.patch, seconds)
 
     async def _close(self, task: Task, ending: Ending, generation: int | None) -> None:
         """Everything after the ending; done again if a crash fell in the middle of it."""

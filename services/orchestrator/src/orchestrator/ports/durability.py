@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from orchestrator.domain.steps import StepRecord
+
 T = TypeVar("T")
 
 
@@ -57,6 +59,9 @@ class Engine(Protocol):
 
         From then on what they themselves still record of these tasks' steps is refused.
         """
+
+    async def completed(self, task_id: str) -> Sequence[StepRecord]:
+        """The steps that a task has completed so far, in order."""
         ...
 
     async def stop(self) -> None:

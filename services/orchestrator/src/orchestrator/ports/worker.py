@@ -81,6 +81,40 @@ class Worker(Protocol):
         """Make the task's worktrees at their start commits and place its files."""
         ...
 
+    async def continue_tree(
+        self, task_id: str, earlier: str, files: Sequence[InputFile]
+    ) -> PreparedTask:
+        """Have a task go on in the tree of one that has ended, with more files in it.
+
+        Raises:
+            TreeGone: The worker has no tree of the earlier task.
+        """
+        ...
+
+    async def fork_tree(self, task_id: str, parent: str, step: int) -> PreparedTask:
+        """Make a task's tree from what the parent's was after a step.
+
+        Raises:
+            TreeGone: The worker has no tree of the parent.
+        """
+        ...
+
+    async def require_tree(self, task_id: str) -> None:
+        """See that the worker has the tree of a task.
+
+        Raises:
+            TreeGone: It has not.
+        """
+        ...
+
+    async def difference(self, task_id: str, start: int, end: int | None) -> Patch:
+        """The patch between the trees after two steps; None stands for the newest checkpoint.
+
+        Raises:
+            TreeGone: The worker has no tree of the task.
+        """
+        ...
+
     async def patch(self, task_id: str) -> Patch:
         """What the task's trees differ in from their start commits, now."""
         ...

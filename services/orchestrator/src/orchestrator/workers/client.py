@@ -10,7 +10,7 @@ import httpx2
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import StaleLease, WorkerRefused, WorkerUnreachable
+from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import (
@@ -31,6 +31,8 @@ GENERATION_HEADER = "Berth-Generation"
 MAX_CONNECTIONS = 64
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_PATCH_ANSWER_BYTES = 512 * 2**20
+UNKNOWN_TASK = "unknown_task"
+"""The code of a worker that has no tree of a task."""
 A = TypeVar("A", bound=Answer)
 
 
@@ -93,14 +95,36 @@ class HttpWorker:
         body = {
             "task": task_id,
             "start": [{"name": point.name, "commit": point.commit} for point in start],
-            "files": [
-                {"name": file.name, "content": base64.b64encode(file.content).decode()}
-                for file in files
-            ],
+            "files": _files(files),
             "install": install,
         }
         answer = await self._ask(Prepared, "POST", "/prepare", json=body)
         return PreparedTask(tuple(answer.dependencies))
+
+    async def continue_tree(
+        self, task_id: str, earlier: str, files: Sequence[InputFile]
+    ) -> PreparedTask:
+        """Have a task go on in the tree of one that has ended."""
+        body = {"task": task_id, "earlier": earlier, "files": _files(files)}
+        await self._ask(Done, "POST", "/continue", json=body)
+        return PreparedTask(())
+
+    async def fork_tree(self, task_id: str, parent: str, step: int) -> PreparedTask:
+        """Make a task's tree from another's checkpoint."""
+        body = {"task": task_id, "parent": parent, "step": step}
+        await self._ask(Done, "POST", "/fork", json=body)
+        return PreparedTask(())
+
+    async def require_tree(self, task_id: str) -> None:
+        """See that the worker has the tree of a task."""
+        await self._ask(Done, "GET", _of_task(task_id))
+
+    async def difference(self, task_id: str, start: int, end: int | None) -> Patch:
+        """The patch between the trees after two steps."""
+        params = {"from": str(start)} | ({} if end is None else {"to": str(end)})
+        path = f"{_of_task(task_id)}/diff"
+        answer = await self._ask(Changes, "GET", path, params=params, limit=MAX_PATCH_ANSWER_BYTES)
+        return Patch(answer.diff, tuple(answer.changed_files), tuple(answer.left_out))
 
     async def patch(self, task_id: str) -> Patch:
         """What the task changed so far."""
@@ -161,6 +185,8 @@ class HttpWorker:
                 raise StaleLease(
                     f"The worker of {name} refused us: {refusal.detail}.", container=name
                 )
+            if refusal is not None and refusal.code == UNKNOWN_TASK:
+                raise tree_gone(name)
             why = refusal.detail if refusal else f"HTTP {response.status_code}"
             raise WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
         answer = read_answer(kind, body)
@@ -170,6 +196,21 @@ class HttpWorker:
                 container=name,
             )
         return answer
+
+
+def tree_gone(container: str) -> TreeGone:
+    """The error for a task of whose tree the worker knows nothing."""
+    return TreeGone(
+        f"The tree of this task is no longer in {container}: its container was removed since. "
+        "Its record and its patch are kept; begin a new task with the patch as a file.",
+        container=container,
+    )
+
+
+def _files(files: Sequence[InputFile]) -> list[dict[str, str]]:
+    return [
+        {"name": file.name, "content": base64.b64encode(file.content).decode()} for file in files
+    ]
 
 
 async def _read(response: httpx2.Response, limit: int) -> bytes | None:

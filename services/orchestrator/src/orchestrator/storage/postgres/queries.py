@@ -22,6 +22,9 @@ class Queries:
     unfinished_tasks: str
     request_cancel: str
     requested_cancels: str
+    add_message: str
+    read_messages: str
+    last_step: str
     append_event: str
     find_append: str
     read_events: str

@@ -20,14 +20,15 @@ ORDER BY w.last_used_at DESC, w.id;
 -- Record a task as running; a task that is recorded already stays as it is.
 INSERT INTO tasks (
     id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds, files,
-    install_dependencies
+    install_dependencies, parent_id, relation, parent_step, request_digest
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: finish_task
 -- running -> succeeded, failed or cancelled, with everything known at the end. With a generation,
--- only while the lease is of that generation; its row lock keeps a takeover waiting meanwhile.
+-- only while the lease is of that generation; its row lock keeps a takeover waiting meanwhile. With
+-- a number of the last message heard, only if there is none after it.
 WITH fence AS (
     SELECT l.workspace_id
     FROM leases AS l
@@ -40,20 +41,24 @@ SET status = $2, stop_reason = $3, answer = $4, diff = $5, changed_files = $6, l
     steps = $8, notices = $9, prompt_tokens = $10, completion_tokens = $11, model_seconds = $12,
     tool_seconds = $13, wall_seconds = $14, error_code = $15, error_detail = $16,
     finished_at = clock_timestamp()
-WHERE id = $1 AND status = 'running' AND ($17::bigint IS NULL OR EXISTS (SELECT FROM fence));
+WHERE id = $1 AND status = 'running'
+    AND ($17::bigint IS NULL OR EXISTS (SELECT FROM fence))
+    AND ($18::integer IS NULL OR last_message <= $18);
 
 -- name: get_task
 -- A task with its workspace.
-SELECT t.*, w.key AS workspace_key, w.repositories
+SELECT t.*, w.key AS workspace_key, w.repositories, c.id AS continued_by
 FROM tasks AS t
 JOIN workspaces AS w ON w.id = t.workspace_id
+LEFT JOIN tasks AS c ON c.parent_id = t.id AND c.relation = 'continues'
 WHERE t.id = $1;
 
 -- name: list_tasks
 -- A page of tasks, the newest first, after the task that ended the page before.
-SELECT t.*, w.key AS workspace_key, w.repositories
+SELECT t.*, w.key AS workspace_key, w.repositories, c.id AS continued_by
 FROM tasks AS t
 JOIN workspaces AS w ON w.id = t.workspace_id
+LEFT JOIN tasks AS c ON c.parent_id = t.id AND c.relation = 'continues'
 WHERE ($1::text IS NULL OR t.status = $1)
     AND ($2::text IS NULL OR t.workspace_id = $2)
     AND (
@@ -65,9 +70,10 @@ LIMIT $4;
 
 -- name: unfinished_tasks
 -- Tasks that have no ending, or whose record of events has none, the oldest first.
-SELECT t.*, w.key AS workspace_key, w.repositories
+SELECT t.*, w.key AS workspace_key, w.repositories, c.id AS continued_by
 FROM tasks AS t
 JOIN workspaces AS w ON w.id = t.workspace_id
+LEFT JOIN tasks AS c ON c.parent_id = t.id AND c.relation = 'continues'
 WHERE t.status = 'running' OR NOT t.events_closed
 ORDER BY t.created_at, t.id;
 
@@ -81,6 +87,34 @@ RETURNING pg_notify('berth_cancels', id);
 -- name: requested_cancels
 -- Tasks whose end was asked for and has not come.
 SELECT id FROM tasks WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
+
+-- name: add_message
+-- Record what a user says to a running task under its next number. A message that is recorded
+-- already under this key is returned as it stands; no row if the task does not run.
+WITH slot AS (
+    UPDATE tasks
+    SET last_message = last_message + 1
+    WHERE id = $1 AND status = 'running'
+        AND NOT EXISTS (SELECT FROM messages WHERE task_id = $1 AND key = $3)
+    RETURNING id, last_message
+), added AS (
+    INSERT INTO messages (task_id, number, text, key)
+    SELECT id, last_message, $2, $3 FROM slot
+    RETURNING number, text
+)
+SELECT number, text FROM added
+UNION ALL
+SELECT number, text FROM messages WHERE task_id = $1 AND key = $3;
+
+-- name: read_messages
+-- What was said to a task after the message of a number.
+SELECT number, text FROM messages WHERE task_id = $1 AND number > $2 ORDER BY number;
+
+-- name: last_step
+-- The last step of a task that is completed and recorded.
+SELECT coalesce(max(step), 0) AS step
+FROM events
+WHERE task_id = $1 AND kind IN ('model', 'tool');
 
 -- name: append_event
 -- Record an event under its task's next number and wake the task's readers. The task's row lock
