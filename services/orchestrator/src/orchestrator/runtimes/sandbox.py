@@ -96,9 +96,12 @@ class SandboxRuntime:
             found = self._look(spec.name)
             how = decide_reuse(found, wanted)
             if found is not None and how is Reuse.REUSE:
-                if await is_responsive(found.endpoint, self._start_timeout_seconds):
+                if await self._is_responsive(spec.name, found):
                     return found
-                how = Reuse.RECREATE  # runs but hangs
+                found = self._look(spec.name)
+                how = decide_reuse(found, wanted)
+                if how is Reuse.REUSE:
+                    how = Reuse.RECREATE  # runs but hangs
             await self._end(spec.name, grace_seconds=0)
             keep_birth = found is not None and how is Reuse.START
             record = SandboxRecord(
@@ -234,6 +237,13 @@ class SandboxRuntime:
         if readiness is not Readiness.READY:
             log = await self._clear_failed(spec.name, is_new=is_new)
             raise start_failure(spec.name, readiness, self._start_timeout_seconds, log)
+
+    async def _is_responsive(self, name: str, found: Container) -> bool:
+        async def is_alive() -> bool:
+            now = self._look(name)
+            return now is not None and now.state is ContainerState.RUNNING
+
+        return await is_responsive(found.endpoint, self._start_timeout_seconds, is_alive)
 
     async def _wait(self, name: str, process: Process | None) -> Readiness:
         if process is None:
