@@ -11,11 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from pydantic import TypeAdapter
 
+from orchestrator.durability.connections import durable_connections
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.ports import RunTaskDurably
+
+log = structlog.get_logger(__name__)
 
 APPLICATION = "berth"
 QUEUE = "tasks"
@@ -51,8 +55,10 @@ class DbosEngine:
     def __init__(
         self, database_url: str, *, executor_id: str, per_workspace: int, at_once: int
     ) -> None:
+        self._connections = durable_connections(database_url)
         self._config: DBOSConfig = {
             "name": APPLICATION,
+            "system_database_engine": self._connections,
             "system_database_url": database_url,
             "executor_id": executor_id,
             "application_version": STEPS_VERSION,
@@ -68,7 +74,13 @@ class DbosEngine:
 
         @DBOS.workflow(name="run_task")
         async def run_task(task_id: str) -> None:
-            await run(task_id, DbosSteps())
+            try:
+                await run(task_id, DbosSteps())
+            except DatabaseUnavailable:
+                # Recorded as the workflow's end it would leave the task without one for ever;
+                # unfinished, it goes on at the next start.
+                log.exception("task_left_unfinished", task=task_id)
+                raise asyncio.CancelledError from None
 
         self._workflow = run_task
         try:
@@ -101,5 +113,6 @@ class DbosEngine:
         destroy = partial(DBOS.destroy, workflow_completion_timeout_sec=0)
         with ThreadPoolExecutor(1) as own:
             await loop.run_in_executor(own, destroy)
+            await loop.run_in_executor(own, self._connections.dispose)
         # DBOS has made its thread pool the loop's default and has just shut that down.
         loop.set_default_executor(ThreadPoolExecutor())
