@@ -75,7 +75,14 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         repositories = _repositories(settings)
         objects = await _objects(settings, stack)
         clock = SystemClock()
-        lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
+        # A running task waits out an outage of Postgres; a caller is told of it.
+        patient = metadata.database.patient()
+        lease = Lease(
+            runtime=runtime,
+            workers=HttpWorkers(),
+            tasks=PostgresTaskStore(patient),
+            limits=_limits(settings),
+        )
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
         inputs, running_tasks = Inputs(objects), RunningTasks()
@@ -86,8 +93,8 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
-                tasks=tasks,
-                events=events,
+                tasks=PostgresTaskStore(patient),
+                events=PostgresEventLog(patient),
                 clock=clock,
                 agent=_agent(settings),
                 tool_output_chars=settings.tool_output_chars,

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from orchestrator.agent import Agent, AgentLoop, Ledger
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
-from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
+from orchestrator.errors import BerthError, DatabaseUnavailable, RuntimeFailure, WorkerUnreachable
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
@@ -83,6 +83,8 @@ class RunTask:
                 raise  # the next process goes on with it
             _uncancel()
             outcome = cancelled()
+        except DatabaseUnavailable:
+            raise  # no ending of the task, and none could be recorded
         except BerthError as error:
             outcome = replace(failed(error), answer=work.answer)
         except Exception as error:
