@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ class Result:
     problem: str = ""
 
 
+KILLS_OF_POSTGRES = 4
+"""On one service; the pauses before its restarts grow with each that comes soon after another."""
 Told = Callable[[Result], None]
 
 
@@ -50,9 +52,7 @@ async def run_cases(cases: Sequence[Case], told: Told, lanes: int = 1) -> list[R
         told: Hears of each result as it comes.
         lanes: How many services at once.
     """
-    groups: dict[tuple[str, Victim], list[Case]] = {}
-    for case in cases:
-        groups.setdefault((case.runtime, case.victim), []).append(case)
+    groups = _groups(cases)
     free = asyncio.Semaphore(lanes)
     results: list[Result] = []
 
@@ -66,11 +66,20 @@ async def run_cases(cases: Sequence[Case], told: Told, lanes: int = 1) -> list[R
     try:
         async with gated_model() as model, asyncio.TaskGroup() as tasks:
             repository = sample_repository(directory / "sample").path
-            for group in groups.values():
+            for group in groups:
                 tasks.create_task(run_group(group, model, repository))
     finally:
         shutil.rmtree(directory)
     return results
+
+
+def _groups(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    kinds: dict[tuple[str, Victim], list[Case]] = {}
+    for case in cases:
+        kinds.setdefault((case.runtime, case.victim), []).append(case)
+    for (_, victim), group in kinds.items():
+        size = KILLS_OF_POSTGRES if victim is Victim.POSTGRES else len(group)
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 async def _run_group(
