@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 
@@ -16,6 +17,9 @@ RUNTIMES = ("docker", "sandbox")
 def main() -> int:
     """Run the sweep; 1 if a case failed or a runtime is missing."""
     given = _parser().parse_args()
+    # So that whoever ends the sweep, also in the background, ends its services.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     wanted = [
         Case(runtime, victim, moment)
         for runtime in given.runtime or RUNTIMES

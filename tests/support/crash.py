@@ -55,6 +55,11 @@ class _Run:
     seconds: int
     moment: Moment | None
 
+    @property
+    def pauses(self) -> bool:
+        """Whether a command of it sleeps in its middle."""
+        return self.moment is not None and self.moment.is_in_command
+
 
 @dataclass(slots=True)
 class Lane:
@@ -108,7 +113,7 @@ class Lane:
 
     async def _begin(self, moment: Moment | None) -> _Run:
         token, seconds = uuid4().hex, new_sleep()
-        pausing = moment is not None and moment.when is When.MIDDLE and moment.step.tool == "bash"
+        pausing = moment is not None and moment.is_in_command
         pause_in = moment.step.number if moment is not None and pausing else 0
         conversation = self.model.add(token, turns(pause_in, seconds))
         if moment is not None and not pausing and moment.when is not When.ACCEPTED:
@@ -122,7 +127,7 @@ class Lane:
         step, turn = moment.step, moment.step.turn
         if moment.when is When.ACCEPTED:
             return
-        if moment.when is When.MIDDLE and step.tool == "bash":
+        if moment.is_in_command:
             await until(lambda: _is_sleeping(run.seconds), HELD_SECONDS)
             return
         await run.conversation.until_asked(turn)
@@ -199,14 +204,14 @@ class Lane:
 
     async def _end(self, run: _Run) -> dict[str, Any]:
         """The task once it has ended; what sleeps in it is woken again and again."""
-        waking = asyncio.create_task(_wake(run.seconds))
+        waking = asyncio.create_task(_wake(run))
         try:
             async with asyncio.timeout(END_SECONDS), self.service.client() as http:
                 while True:
                     task = await _asked(http, run.task_id)
                     if task is not None and task["status"] != "running":
                         return task
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(5 * PAUSE_SECONDS)
         except TimeoutError:
             raise AssertionError(f"task {run.task_id} is stuck") from None
         finally:
@@ -319,10 +324,10 @@ async def _is_sleeping(seconds: int) -> bool:
     return bool(await asyncio.to_thread(_sleepers, seconds))
 
 
-async def _wake(seconds: int) -> None:
-    """End the command's sleep whenever it begins."""
-    while True:
-        for pid in await asyncio.to_thread(_sleepers, seconds):
+async def _wake(run: _Run) -> None:
+    """End the command's sleep, if it has one, whenever it begins."""
+    while run.pauses:
+        for pid in await asyncio.to_thread(_sleepers, run.seconds):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(5 * PAUSE_SECONDS)

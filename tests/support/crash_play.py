@@ -63,6 +63,11 @@ class Moment:
     step: Step
     when: When
 
+    @property
+    def is_in_command(self) -> bool:
+        """Whether a command has to sleep for this moment."""
+        return self.when is When.MIDDLE and self.step.tool == "bash"
+
     def __str__(self) -> str:
         return f"{self.step.number}-{self.step.tool or 'model'}-{self.when}"
 

@@ -90,6 +90,8 @@ class GatedModel:
     def __init__(self) -> None:
         self._conversations: dict[str, Conversation] = {}
         self.url = ""
+        self.asked: list[tuple[str, int]] = []
+        """Every request so far, by token and turn, of all conversations in their order."""
 
     def add(self, token: str, turns: Sequence[Turn]) -> Conversation:
         """A conversation for the task whose query ends with `token`."""
@@ -105,7 +107,10 @@ class GatedModel:
         """Answer a request for a chat completion."""
         messages = (await request.json())["messages"]
         query = next(each["content"] for each in messages if each["role"] == "user")
-        conversation = self._conversations[query.split()[-1]]
+        token = query.split()[-1]
+        conversation = self._conversations[token]
+        turns_before = sum(each["role"] == "assistant" for each in messages)
+        self.asked.append((token, turns_before))
         turn, message = await conversation.next_message(messages)
         response = web.json_response(_completion(message))
         await response.prepare(request)
