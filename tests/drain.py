@@ -30,7 +30,7 @@ def problems(found: Drained) -> list[str]:
     """What is not as it should be."""
     wrong = []
     if found.endings != {"succeeded": found.tasks}:
-        wrong.append(f"endings: {found.endings}")
+        wrong += [f"endings: {found.endings}", *found.failures]
     for workspace, tokens in found.submitted.items():
         if found.order[workspace] != [(token, turn) for token in tokens for turn in (0, 1)]:
             wrong.append(f"workspace {workspace} was worked on out of turn")

@@ -32,6 +32,7 @@ class Drained:
     warm: int
     end: int
     endings: dict[str, int]
+    failures: list[str]
     submitted: dict[int, list[str]]
     order: dict[int, list[tuple[str, int]]]
 
@@ -67,6 +68,8 @@ async def _drain(
     queued = time.monotonic() - began
     warm = await _until_ended(service, tasks // WARM_SHARE)
     end = await _until_ended(service, tasks)
+    async with service.client() as http:
+        failed = (await http.get("/tasks", params={"status": "failed"})).json()
     order: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for token, turn in model.asked:
         order[int(token.split("-")[0])].append((token, turn))
@@ -77,6 +80,7 @@ async def _drain(
         warm=warm,
         end=end,
         endings=await service.task_counts(),
+        failures=[f"{each['query']}: {each['error']}" for each in failed],
         submitted=submitted,
         order=order,
     )

@@ -44,6 +44,7 @@ from orchestrator.runtimes.system_tree import write_made_files
 NAME = "sandbox"
 FAILURE_LOG_LINES = 20
 STOP_SECONDS = 2.0
+PARALLEL_STARTS = 4  # more at once only slow each other down, past the time a start may take
 ALWAYS_ENFORCED = ("files", "processes", "network", "user", "capabilities", "open files")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -87,6 +88,7 @@ class SandboxRuntime:
         self._code: list[str] = []
         self._preparing = asyncio.Lock()
         self._locks = NamedLocks()
+        self._starts = asyncio.Semaphore(PARALLEL_STARTS)
 
     async def ensure(self, spec: ContainerSpec) -> Container:
         """See `ports.Runtime.ensure`."""
@@ -112,7 +114,8 @@ class SandboxRuntime:
                 pid=0,
                 started=0,
             )
-            await self._start(spec, record, launcher, controllers)
+            async with self._starts:
+                await self._start(spec, record, launcher, controllers)
             return self._container(spec.name, record, ContainerState.RUNNING, how)
 
     async def poll(self, name: str) -> Container | None:
