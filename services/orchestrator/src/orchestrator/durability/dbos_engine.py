@@ -21,6 +21,7 @@ from dbos._error import DBOSWorkflowConflictIDError
 from pydantic import TypeAdapter
 
 from orchestrator.domain.steps import StepRecord
+from orchestrator.durability.connections import durable_connections
 from orchestrator.errors import DatabaseUnavailable, StaleLease
 from orchestrator.ports import RunTaskDurably
 
@@ -78,8 +79,10 @@ class DbosEngine:
     def __init__(
         self, database_url: str, *, executor_id: str, per_workspace: int, at_once: int
     ) -> None:
+        self._connections = durable_connections(database_url)
         self._config: DBOSConfig = {
             "name": APPLICATION,
+            "system_database_engine": self._connections,
             "system_database_url": database_url,
             "executor_id": executor_id,
             "application_version": STEPS_VERSION,
@@ -159,6 +162,7 @@ class DbosEngine:
         destroy = partial(DBOS.destroy, workflow_completion_timeout_sec=0)
         with ThreadPoolExecutor(1) as own:
             await loop.run_in_executor(own, destroy)
+            await loop.run_in_executor(own, self._connections.dispose)
         # DBOS has made its thread pool the loop's default and has just shut that down.
         loop.set_default_executor(ThreadPoolExecutor())
 
