@@ -9,6 +9,10 @@ Routes (all but the first two need the key of the claim):
     POST /prepare                         make a task's tree
     GET  /tasks/{id}/changes              the task's patch
     PUT  /tasks/{id}/outputs/{name}       keep a long tool output
+    GET  /tasks/{id}/checkpoints          which there are; the newest is made ready to leave
+    POST /tasks/{id}/bundles/{name}       {tips, without}: a git bundle of these commits
+    PUT  /tasks/{id}/bundles/{name}       a git bundle to take commits from
+    POST /tasks/{id}/restore              put the tree to a checkpoint that came by bundle
     POST /tasks/{id}/interrupt            end the task's calls that run, and keep what they did
     *    /tasks/{id}/mcp                  MCP (streamable HTTP, stateless)
     POST /shutdown                        end the worker
@@ -28,7 +32,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -36,6 +40,7 @@ from agent.access import Claim, RequireClaim
 from agent.answers import handlers
 from agent.calls import Calls
 from agent.changes import ChangeReader
+from agent.checkpoint_export import CheckpointExport
 from agent.checkpoints import Checkpoints
 from agent.clones import Clones
 from agent.errors import BadRequest
@@ -43,7 +48,14 @@ from agent.inside import keep_output
 from agent.layout import Layout, checked_name
 from agent.leftovers import end_leftovers
 from agent.preparation import Preparation
-from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_prepare
+from agent.requests import (
+    MAX_OUTPUT_BYTES,
+    read_body,
+    read_bundle_request,
+    read_key,
+    read_prepare,
+    read_restore_request,
+)
 from agent.settings import WorkerSettings
 from agent.tools import Tools
 from agent.trees import Trees
@@ -69,7 +81,9 @@ class Worker:
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
         self._preparation = Preparation(self._layout, self._trees, self._changes)
-        self._calls = Calls(self._layout, Checkpoints(self._layout, self._trees), self._instance)
+        checkpoints = Checkpoints(self._layout, self._trees)
+        self._calls = Calls(self._layout, checkpoints, self._instance)
+        self._export = CheckpointExport(self._layout, checkpoints)
         self._tools = Tools(self._version, self._calls)
 
     def app(self) -> Starlette:
@@ -83,6 +97,10 @@ class Worker:
                 Route("/prepare", self._prepare, methods=["POST"]),
                 Route("/tasks/{task}/changes", self._read_changes),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
+                Route("/tasks/{task}/checkpoints", self._tell_checkpoints),
+                Route("/tasks/{task}/bundles/{name}", self._send_bundle, methods=["POST"]),
+                Route("/tasks/{task}/bundles/{name}", self._take_bundle, methods=["PUT"]),
+                Route("/tasks/{task}/restore", self._restore, methods=["POST"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
                 Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
@@ -141,6 +159,29 @@ class Worker:
         root = self._trees.root(request.path_params["task"])
         content = await read_body(request, MAX_OUTPUT_BYTES)
         return JSONResponse({"path": await asyncio.to_thread(keep_output, root, name, content)})
+
+    async def _tell_checkpoints(self, request: Request) -> JSONResponse:
+        return JSONResponse(asdict(await self._export.tell(request.path_params["task"])))
+
+    async def _send_bundle(self, request: Request) -> StreamingResponse:
+        wanted = await read_bundle_request(request)
+        task_id, name = request.path_params["task"], request.path_params["name"]
+        bundle = await self._export.bundle(task_id, name, wanted.tips, wanted.without)
+        return StreamingResponse(bundle, media_type="application/x-git-bundle")
+
+    async def _take_bundle(self, request: Request) -> JSONResponse:
+        task_id, name = request.path_params["task"], request.path_params["name"]
+        try:
+            await self._export.receive(task_id, name, request.stream())
+        except ClientDisconnect:
+            raise BadRequest("the bundle was cut off") from None
+        return JSONResponse({})
+
+    async def _restore(self, request: Request) -> JSONResponse:
+        wanted = await read_restore_request(request)
+        task_id = request.path_params["task"]
+        await self._export.restore(task_id, wanted.key, wanted.states)
+        return JSONResponse({})
 
     async def _interrupt(self, request: Request) -> JSONResponse:
         task_id = request.path_params["task"]
