@@ -31,6 +31,8 @@ GOLDEN = {
     "container_start_failed": 503,
     "worker_unreachable": 503,
     "worker_refused": 503,
+    "bundle_refused": 503,
+    "work_lost": 503,
     "model_failure": 502,
     "model_unavailable": 502,
     "model_refused": 502,

@@ -17,14 +17,17 @@ from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import BerthError, RuntimeFailure
 from orchestrator.flow.attach import Attach
+from orchestrator.flow.custody import Custody
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.preserve import Preserve
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.checkpoint_store import GitCheckpointStore
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
@@ -79,10 +82,14 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
         inputs, running_tasks = Inputs(objects), RunningTasks()
+        supply = Supply(repositories)
+        custody = await _custody(settings, repositories, objects, metadata, supply)
+        stack.push_async_callback(custody.tidy.stop)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories),
+                supply=supply,
+                custody=custody,
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -179,7 +186,7 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
 
 async def _objects(settings: Settings, stack: AsyncExitStack) -> ObjectStore:
     if settings.gcs_bucket is None:
-        files = FileObjectStore(settings.data_dir / "objects")
+        files = FileObjectStore(settings.objects_dir or settings.data_dir / "objects")
         await files.clean()
         return files
     bucket = GcsObjectStore(settings.gcs_bucket)
@@ -230,6 +237,26 @@ def _repositories(settings: Settings) -> GitRepositories:
         max_repository_bytes=settings.max_repository_bytes,
         timeout_seconds=settings.git_timeout_seconds,
         max_file_bytes=settings.max_file_bytes,
+    )
+
+
+async def _custody(
+    settings: Settings,
+    repositories: GitRepositories,
+    objects: ObjectStore,
+    metadata: _Metadata,
+    supply: Supply,
+) -> Custody:
+    store = GitCheckpointStore(
+        settings.data_dir, repositories=repositories, max_bytes=settings.max_repository_bytes
+    )
+    return await Custody.open(
+        preserve=Preserve(objects, SystemClock()),
+        store=store,
+        supply=supply,
+        events=metadata.events,
+        tasks=metadata.tasks,
+        room=settings.data_dir / "bundles",
     )
 
 

@@ -12,10 +12,14 @@ from orchestrator.ports import Runtime, TaskStore, Worker, Workers
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A running container and its claimed worker."""
+    """A running container and its claimed worker.
+
+    `generation` rises with each new holder of the lease.
+    """
 
     container: Container
     worker: Worker
+    generation: int = 1
 
 
 class Lease:

@@ -11,10 +11,12 @@ from orchestrator.agent import Agent, AgentLoop, Ledger
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
+from orchestrator.flow.custody import Custody
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.restore import Restored
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import Clock, EventLog, Model, PreparedTask, Steps, TaskStore
@@ -32,6 +34,7 @@ class TaskParts:
 
     lease: Lease
     supply: Supply
+    custody: Custody
     inputs: Inputs
     model: Model
     tasks: TaskStore
@@ -50,6 +53,7 @@ class _Work:
     patch: Patch
     answer: str = ""
     notices: dict[str, None] = field(default_factory=dict)
+    generation: int = 0
 
 
 class RunTask:
@@ -111,6 +115,7 @@ class RunTask:
 
     async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
+            work.generation = leased.generation
             attempt = secrets.token_hex(4)
             await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
             dependencies: list[JsonValue] = [*tree.dependencies]
@@ -120,7 +125,17 @@ class RunTask:
             if task.install_dependencies:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
-        async with Hands(task, self._parts.lease, self._parts.supply, prepared) as hands:
+        async def brought_back(restored: Restored) -> None:
+            data: dict[str, JsonValue] = {
+                "text": restored.sentence,
+                "restored_step": restored.step,
+                "repeated_steps": [*restored.repeated],
+            }
+            await self._tell(task.id, EventKind.NOTICE, data)
+            work.notices[restored.sentence] = None
+
+        keeper = self._parts.custody.keeper(task, brought_back)
+        async with Hands(task, self._parts.lease, self._parts.supply, prepared, keeper) as hands:
             try:
                 work.answer = await self._loop(task, work, hands, steps)
             except BaseException:
@@ -157,7 +172,9 @@ class RunTask:
         try:
             async with asyncio.timeout(KEEP_WORK_SECONDS):
                 await hands.interrupt()
-                work.patch = await hands.patch()
+                preserved, work.patch = await asyncio.gather(hands.preserved(), hands.patch())
+                if preserved:
+                    work.notices[preserved] = None
         except TimeoutError:
             raise WorkerUnreachable(
                 f"The worker did not hand over the patch within {KEEP_WORK_SECONDS:.0f} s. Its "
@@ -169,6 +186,8 @@ class RunTask:
         work.ledger.notices.update(work.notices)
         ending = conclude(outcome, work.ledger, work.patch, seconds)
         recorded = await self._parts.tasks.finish(kept.id, ending)
+        if work.generation:
+            self._parts.custody.tidy.begin(recorded, work.generation)
         await self._close(recorded, recorded.ending or ending)
 
     async def _close(self, task: Task, ending: Ending) -> None:

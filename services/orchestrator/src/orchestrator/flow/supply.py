@@ -33,6 +33,10 @@ class Supply:
     async def _send(
         self, repository: Repository, point: StartPoint, have: tuple[str, ...], worker: Worker
     ) -> None:
+        if point.commit in have:
+            return
+        # The mirror may be another machine's, or be deleted since the task was accepted.
+        await self._repositories.ensure(repository.url, point)
         bundle = await self._repositories.bundle(repository.url, point, have)
         if bundle is None:
             return

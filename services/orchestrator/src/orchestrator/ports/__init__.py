@@ -4,6 +4,7 @@ Each port has one suite of contract tests in `tests/contract` that every impleme
 Only `main` names implementations.
 """
 
+from orchestrator.ports.checkpoints import CheckpointStore, Origin
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
@@ -12,6 +13,8 @@ from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
 from orchestrator.ports.worker import (
+    HeldCheckpoints,
+    HeldPart,
     HeldRepository,
     PreparedTask,
     Progress,
@@ -22,13 +25,17 @@ from orchestrator.ports.worker import (
 
 __all__ = [
     "Cancels",
+    "CheckpointStore",
     "Clock",
     "Engine",
     "EventLog",
+    "HeldCheckpoints",
+    "HeldPart",
     "HeldRepository",
     "Model",
     "ObjectInfo",
     "ObjectStore",
+    "Origin",
     "PreparedTask",
     "Progress",
     "Repositories",
