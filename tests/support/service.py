@@ -17,7 +17,7 @@ from pathlib import Path
 import asyncpg
 import docker
 import httpx2
-from tests.support.runtimes import Bench
+from tests.support.runtimes import IMAGE, Bench
 
 from orchestrator.runtimes.processes import Process, process_of
 
@@ -88,7 +88,13 @@ class Service:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.command(port),
-                env=clean_environment({**self.settings, "BERTH_DEPLOYMENT": self.deployment}),
+                env=clean_environment(
+                    {
+                        "BERTH_AGENT_IMAGE": IMAGE,
+                        **self.settings,
+                        "BERTH_DEPLOYMENT": self.deployment,
+                    }
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
