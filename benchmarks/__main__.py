@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.measures import checkpoint, cold, memory, step, warm
+from benchmarks.preserving import preserving
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
 
@@ -39,6 +40,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await warm(parts, rounds),
             await step(parts, rounds),
             await checkpoint(parts, rounds),
+            *await preserving(parts, rounds),
             await memory(parts),
         ]
 

@@ -101,6 +101,7 @@ class CheckpointExport:
     def __init__(self, layout: Layout, checkpoints: Checkpoints) -> None:
         self._layout = layout
         self._checkpoints = checkpoints
+        self._ended: dict[str, set[str]] = {}
         self._made: dict[str, tuple[Checkpoint, tuple[PartExport, ...]]] = {}
 
     async def tell(self, task_id: str) -> TaskExport:
@@ -118,8 +119,11 @@ class CheckpointExport:
             parts = await self._parts(task_id, last, places, room)
         finally:
             await asyncio.to_thread(shutil.rmtree, room)
-        ended = await asyncio.to_thread(_ended, self._layout.record(task_id))
-        return TaskExport(prepared=True, key=last.key, failed=last.failed, ended=ended, parts=parts)
+        ended = self._ended.setdefault(task_id, set())
+        await asyncio.to_thread(_add_ended, self._layout.record(task_id), ended)
+        return TaskExport(
+            prepared=True, key=last.key, failed=last.failed, ended=tuple(sorted(ended)), parts=parts
+        )
 
     async def bundle(
         self, task_id: str, name: str, tips: Sequence[str], without: Sequence[str]
@@ -304,16 +308,16 @@ async def _put_back_git(place: Place, commit: str, state: _State) -> None:
         await run("update-index", "-q", "--refresh", check=False)
 
 
-def _ended(record: Path) -> tuple[str, ...]:
-    """Keys of the calls whose journal entry has a result."""
-    found = []
+def _add_ended(record: Path, ended: set[str]) -> None:
+    """Add the keys of the calls whose journal entry has a result: once there, it stays."""
     for path in (record / JOURNAL).glob("*.json"):
+        if path.stem in ended:
+            continue
         try:
             if json.loads(path.read_bytes())["result"] is not None:
-                found.append(path.stem)
+                ended.add(path.stem)
         except (ValueError, LookupError, TypeError):
             continue  # damaged: such a call is done again
-    return tuple(sorted(found))
 
 
 def _references(place: Place) -> dict[str, str]:
