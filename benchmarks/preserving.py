@@ -22,7 +22,10 @@ from orchestrator.ports import Toolbox
 from orchestrator.storage.objects.files import FileObjectStore
 
 CHANGED_FILES = (1, 50, 500)
-LINE = "seq {seed} $(({seed} + 200)) > d$(({number} / 50 + 1))/f$(({number} + 50))"
+LINE = (
+    "seq $(({seed} + 7 * {number})) $(({seed} + 7 * {number} + 200)) "
+    "> d$(({number} / 50 + 1))/f$(({number} + 50))"
+)
 _FIRST_STEP = 10**8
 _LAST_STEP = _FIRST_STEP + max(CHANGED_FILES) * 1_000 + 4
 FLOOR = "the same call without export"

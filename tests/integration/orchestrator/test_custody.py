@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from tests.support.repositories import git, new_repository, sample_repository
 from tests.support.worker_process import short_directory
 
 from orchestrator.domain.compaction import CompactionLimits
+from orchestrator.domain.task import NewTask, Task, TaskStatus
+from orchestrator.domain.thinning import ThinningLimits
 from orchestrator.errors import BundleRefused, StaleLease, StorageFailure, WorkerRefused, WorkLost
 from orchestrator.flow.export import TaskExport
 from orchestrator.flow.lease import Leased
 from orchestrator.flow.restore import Restored
 from orchestrator.flow.stored import StoreBundler, origins_of
+from orchestrator.flow.tidy import Tidy
+from orchestrator.flow.turns import Turns
 
 CHANGE = (
     "echo 1 >> log; mkdir -p deep/empty; chmod +x README.md; ln -s log link; "
@@ -297,6 +302,72 @@ class TestFollowing:
         assert (await machine.manifest(task)).checkpoints["t"][0].step == 2
 
 
+class TestTidy:
+    async def test_old_tasks_go_and_the_rest_comes_back(self, hall: Hall) -> None:
+        machine = hall.machine()
+        task, leased = hall.task(), await hall.worker()
+        await machine.supply(task, leased.worker)
+        await hall.run(leased.worker, 2, "echo 2 >> log")
+        await machine.export(task, leased)
+        stored = (await machine.manifest(task)).checkpoints["t"]
+        await machine.preserve.publish(task.workspace.id, 1, {"old": stored})
+        for step in range(3, 9):
+            await hall.run(leased.worker, step, f"echo {step} >> log")
+            await machine.export(task, leased)
+
+        async def unfinished() -> list[Task]:
+            return []
+
+        tidy = Tidy(
+            preserve=machine.preserve,
+            store=machine.store,
+            filling=machine.filling,
+            unfinished=unfinished,
+            turns=Turns(),
+            room=machine.room,
+            thinning=ThinningLimits(whole=1, last=1),
+            compaction=CompactionLimits(max_bundles=3),
+        )
+        # The task that published last is the newest.
+        await machine.preserve.publish(task.workspace.id, 1, {"new": stored})
+        await tidy(_ended(task), 1)
+        manifest = await machine.manifest(task)
+        assert list(manifest.checkpoints) == ["new"]
+        assert manifest.checkpoints["new"] == stored
+        # What only the older tasks had is named no more.
+        assert len(manifest.bundles) == 1
+        assert len(manifest.retired) == 6
+
+    async def test_it_takes_its_turn_and_ends_by_itself(self, hall: Hall) -> None:
+        machine, task = hall.machine(), hall.task()
+        asked = asyncio.Event()
+
+        async def unfinished() -> list[Task]:
+            asked.set()
+            raise StorageFailure("The database does not answer.")
+
+        leased = await hall.worker()
+        await machine.supply(task, leased.worker)
+        await hall.run(leased.worker, 2, "echo 2 >> log")
+        await machine.export(task, leased)
+        turns = Turns()
+        tidy = Tidy(
+            preserve=machine.preserve,
+            store=machine.store,
+            filling=machine.filling,
+            unfinished=unfinished,
+            turns=turns,
+            room=machine.room,
+        )
+        async with turns.of(task.workspace.id):
+            tidy.begin(_ended(task), 1)
+            await asyncio.sleep(0)
+            assert not asked.is_set()
+        async with asyncio.timeout(20):
+            await asked.wait()
+        await tidy.stop()
+
+
 class TestHostile:
     """What comes out of a container is looked at before it is believed."""
 
@@ -375,6 +446,12 @@ class TestHostile:
             await machine.export(task, old)
         assert await machine.preserve.read(task.workspace.id) is None
         assert list((hall.directory / "objects").rglob("*.bundle=")) == []
+
+
+def _ended(task: NewTask) -> Task:
+    """The task as it is kept after its end."""
+    status, now = TaskStatus.SUCCEEDED, datetime.now(UTC)
+    return Task(task.id, "?", task.workspace, "sandbox", task.start, task.budget, status, now)
 
 
 def _bundle(source: Path, files: dict[str, bytes]) -> tuple[str, bytes]:

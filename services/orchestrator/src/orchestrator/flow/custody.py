@@ -67,7 +67,7 @@ class Custody:
             preserve=preserve,
             store=store,
             filling=filling,
-            tasks=tasks,
+            unfinished=tasks.unfinished,
             turns=turns,
             room=room,
         )

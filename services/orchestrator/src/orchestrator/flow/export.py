@@ -101,7 +101,7 @@ class Export:
         tips = tuple(commit for commit in commits if commit not in held)
         states = [each.state for each in stored if each.state in held]
         requires = tuple(state for state in states[-1:] if state is not None)
-        if requires and tips and not await self._store.holds(origin, requires):
+        if tips and not (await self._store.held(origin, requires)).issuperset(requires):
             requires = ()
         try:
             await self._publish(task, leased, origin, _Batch(new, tips, requires))

@@ -191,11 +191,14 @@ class Restore:
     ) -> None:
         """Send a state, and with it the checkpoints that led to it, under their own names."""
         state = stored.states[origin.name]
-        names = {f"refs/berth-states/{state}": state}
-        for each in manifest.checkpoints.get(task.id, ()):
-            mine = each.repository == origin.name and each.step <= stored.step
-            if mine and await self._store.holds(origin, [each.commit]):
-                names[f"refs/berth/{task.id}/{each.step}"] = each.commit
+        commits = {
+            f"refs/berth/{task.id}/{each.step}": each.commit
+            for each in manifest.checkpoints.get(task.id, ())
+            if each.repository == origin.name and each.step <= stored.step
+        }
+        held = await self._store.held(origin, set(commits.values()))
+        names = {name: commit for name, commit in commits.items() if commit in held}
+        names[f"refs/berth-states/{state}"] = state
         async with aclosing(self._store.bundle(origin, names, origin.bases)) as bundle:
             await worker.take_bundle(task.id, origin.name, bundle)
 

@@ -73,12 +73,13 @@ class Filling:
             BundleRefused: What is stored is not sound.
             StorageFailure: Object storage does not hand them out, or they are damaged.
         """
-        if await self._store.holds(origin, commits):
+        if (await self._store.held(origin, commits)).issuperset(commits):
             return
         wanted = needed_bundles(manifest, origin.name, commits)
+        held = await self._store.held(origin, [tip for each in wanted.bundles for tip in each.tips])
         with tempfile.TemporaryDirectory(dir=self._room) as directory:
             for number, bundle in enumerate(wanted.bundles):
-                if not await self._store.holds(origin, bundle.tips):
+                if not held.issuperset(bundle.tips):
                     path = Path(directory) / f"{number}.bundle"
                     await self._preserve.fetch(bundle, path)
                     await self._store.add(origin, path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -13,7 +14,7 @@ from orchestrator.errors import BerthError
 from orchestrator.flow.preserve import Preserve
 from orchestrator.flow.stored import Filling, StoreBundler, origins
 from orchestrator.flow.turns import Turns
-from orchestrator.ports import CheckpointStore, TaskStore
+from orchestrator.ports import CheckpointStore
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ class Tidy:
         preserve: Object storage.
         store: Our own git.
         filling: The way from the one to the other.
-        tasks: Tell which tasks have not ended.
+        unfinished: Tells which tasks have not ended.
         turns: Nobody else works on what is kept of the workspace meanwhile.
         room: Where bundles lie meanwhile.
         thinning: What old tasks keep.
@@ -42,7 +43,7 @@ class Tidy:
         preserve: Preserve,
         store: CheckpointStore,
         filling: Filling,
-        tasks: TaskStore,
+        unfinished: Callable[[], Awaitable[Sequence[Task]]],
         turns: Turns,
         room: Path,
         thinning: ThinningLimits | None = None,
@@ -51,7 +52,7 @@ class Tidy:
         self._preserve = preserve
         self._store = store
         self._filling = filling
-        self._tasks = tasks
+        self._unfinished = unfinished
         self._turns = turns
         self._room = room
         self._thinning = thinning or ThinningLimits()
@@ -83,7 +84,7 @@ class Tidy:
         async with self._turns.of(workspace_id):
             if await self._preserve.read(workspace_id) is None:
                 return
-            running = {each.id for each in await self._tasks.unfinished()}
+            running = {each.id for each in await self._unfinished()}
             await self._preserve.thin(workspace_id, generation, running, self._thinning)
             await self._compact(task, generation)
             ended = self._ended.get(workspace_id, 0)

@@ -54,6 +54,7 @@ class GitCheckpointStore:
         self._git = repositories.git
         self._max_bytes = max_bytes
         self._max_packs = max_packs
+        self._ready: set[Origin] = set()
 
     async def receive(
         self, origin: Origin, bundle: AsyncGenerator[bytes, None], tips: Collection[str], path: Path
@@ -67,10 +68,9 @@ class GitCheckpointStore:
         """Take in the commits of a stored bundle."""
         await self._take_in(origin, path, ())
 
-    async def holds(self, origin: Origin, commits: Collection[str]) -> bool:
-        """Whether all of these commits are in."""
-        directory = await self._opened(origin)
-        return not commits or await self._has(directory, commits)
+    async def held(self, origin: Origin, commits: Collection[str]) -> set[str]:
+        """Which of these commits are in."""
+        return await self._held(await self._opened(origin), commits)
 
     async def bundle(
         self, origin: Origin, names: Mapping[str, str], without: Collection[str]
@@ -127,16 +127,21 @@ class GitCheckpointStore:
             why = outcome.stderr.strip()[-300:] if outcome.ended is Ended.EXITED else outcome.ended
             log.warning("bundle_refused", workspace=origin.workspace_id, said=why)
             raise _refused("git finds its objects broken, incomplete or unsafe")
-        if not await self._has(directory, tips):
+        if not (await self._held(directory, tips)).issuperset(tips):
             raise _refused("it lacks commits that it names")
 
-    async def _has(self, directory: Path, commits: Collection[str]) -> bool:
+    async def _held(self, directory: Path, commits: Collection[str]) -> set[str]:
+        if not commits:
+            return set()
         outcome = await self._git.run(
-            "cat-file", "--batch-check=%(objecttype)", directory=directory,
+            "cat-file", "--batch-check=%(objecttype) %(objectname)", directory=directory,
             stdin="".join(f"{commit}\n" for commit in commits).encode(),
             timeout_seconds=LOCAL_SECONDS, max_output=16 * MIB,
         )  # fmt: skip
-        return outcome.ok and all(line == b"commit" for line in outcome.stdout.splitlines())
+        if not outcome.ok:
+            raise StorageFailure("Checkpoints cannot be read: check the data directory's disk.")
+        pairs = (line.partition(" ") for line in outcome.stdout.decode().splitlines())
+        return {name for kind, _, name in pairs if kind == "commit"}
 
     async def _opened(self, origin: Origin) -> Path:
         """The repository of an origin, made if need be, with the history at hand."""
@@ -149,11 +154,15 @@ class GitCheckpointStore:
             )  # fmt: skip
             if not outcome.ok:
                 raise StorageFailure("Checkpoints cannot be kept: check the data directory's disk.")
+            self._ready.discard(origin)
+        if origin in self._ready:
+            return directory
         if origin.url is not None and origin.start is not None:
             await self._repositories.ensure(origin.url, origin.start)
             objects = await self._repositories.objects(origin.url)
             alternates = directory / "objects" / "info" / "alternates"
             await asyncio.to_thread(_write_once, alternates, f"{objects}\n")
+        self._ready.add(origin)
         return directory
 
 

@@ -51,8 +51,8 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    async def holds(self, origin: Origin, commits: Collection[str]) -> bool:
-        """Whether all of these commits are in."""
+    async def held(self, origin: Origin, commits: Collection[str]) -> set[str]:
+        """Which of these commits are in."""
         ...
 
     def bundle(
