@@ -338,6 +338,19 @@ class TestTidy:
         assert len(manifest.bundles) == 1
         assert len(manifest.retired) == 6
 
+    async def test_our_own_git_can_be_dropped_at_any_time(self, hall: Hall) -> None:
+        machine, task, old = hall.machine(), hall.task(), await hall.worker()
+        await machine.supply(task, old.worker)
+        for step in (2, 3):
+            await hall.run(old.worker, step, f"echo {step} >> log")
+            await machine.export(task, old)
+            assert not await machine.store.shed(task.workspace.id)
+            assert await machine.store.shed(task.workspace.id, is_over=True)
+            assert not await machine.store.shed(task.workspace.id, is_over=True)
+        new = await hall.worker()
+        assert (await machine.restore(task, new.worker)).step == 3
+        assert await patch(new) == await patch(old)
+
     async def test_it_takes_its_turn_and_ends_by_itself(self, hall: Hall) -> None:
         machine, task = hall.machine(), hall.task()
         asked = asyncio.Event()

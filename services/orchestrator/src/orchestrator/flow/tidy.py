@@ -91,7 +91,7 @@ class Tidy:
             self._ended[workspace_id] = ended + 1
             if ended % COLLECT_EVERY == 0:
                 await self._preserve.collect(workspace_id, generation)
-            await self._store.shed(workspace_id)
+            await self._store.shed(workspace_id, is_over=task.workspace.is_scratch)
 
     async def _compact(self, task: Task, generation: int) -> None:
         known = origins(task.workspace, task.start)

@@ -90,11 +90,11 @@ class GitCheckpointStore:
         if not outcome.ok:
             raise StorageFailure("Checkpoints cannot be read: check the data directory's disk.")
 
-    async def shed(self, workspace_id: str) -> bool:
+    async def shed(self, workspace_id: str, *, is_over: bool = False) -> bool:
         """Drop what is kept of a workspace if that has become too much."""
         directory = self._root / workspace_id
         packs = await asyncio.to_thread(lambda: len(list(directory.glob("*/objects/pack/*.pack"))))
-        if packs <= self._max_packs:
+        if packs <= (0 if is_over else self._max_packs):
             return False
         await asyncio.to_thread(shutil.rmtree, directory)
         return True

@@ -61,8 +61,12 @@ class CheckpointStore(Protocol):
         """A git bundle of commits by their references' names, without what leads to others."""
         ...
 
-    async def shed(self, workspace_id: str) -> bool:
+    async def shed(self, workspace_id: str, *, is_over: bool = False) -> bool:
         """Drop what is kept of a workspace if that has become too much; nothing may use it.
+
+        Args:
+            workspace_id: The workspace.
+            is_over: No task will use it again: any of it is too much.
 
         Returns:
             Whether it was dropped.
