@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
+from benchmarks.preserving import preserving
 from benchmarks.readers import readers
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
@@ -41,6 +42,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await step(parts, rounds),
             await checkpoint(parts, rounds),
             await checkpoint_path(parts, rounds),
+            *await preserving(parts, rounds),
             await memory(parts),
             await readers(parts, directory, choice, rounds),
         ]

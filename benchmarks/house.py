@@ -12,14 +12,14 @@ from orchestrator.clock import SystemClock
 from orchestrator.domain.container import Limits
 from orchestrator.domain.fleet import Identity
 from orchestrator.domain.repository import parse_repository_url
-from orchestrator.domain.task import NewTask
+from orchestrator.domain.task import NewTask, Task
 from orchestrator.domain.workspace import Workspace, workspace_of
 from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
 from orchestrator.gateway.mirrors import GitRepositories
-from orchestrator.ports import Runtime
+from orchestrator.ports import Runtime, Worker
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.settings import RuntimeChoice, Settings
@@ -54,6 +54,10 @@ class House:
     workspace: Workspace
     settings: Settings
     database_url: str
+
+
+async def _no_past(task: Task, _worker: Worker) -> None:
+    raise RuntimeError(f"no task here builds on another, but one does on {task.id}")
 
 
 @asynccontextmanager
@@ -99,7 +103,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
                 shares=LeaseShares(leases, asyncio.Event()),
             ),
             generation=await leases.acquire(workspace.id),
-            supply=Supply(repositories, Inherit(tasks)),
+            supply=Supply(repositories, Inherit(tasks, _no_past)),
             repositories=repositories,
             tasks=tasks,
             events=events,

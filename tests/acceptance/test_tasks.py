@@ -255,7 +255,9 @@ async def test_several_repositories_lie_side_by_side(
     assert refused.json()["code"] == "repository_url_refused"
 
 
-async def test_a_scratch_task_leaves_nothing(http: httpx2.AsyncClient, service: Service) -> None:
+async def test_a_scratch_task_leaves_nothing_but_its_checkpoints(
+    http: httpx2.AsyncClient, service: Service
+) -> None:
     before, files = await containers(http), service.files()
     result = await succeed(http, "Run: ls -A; echo kept > made.txt")
 
@@ -263,7 +265,9 @@ async def test_a_scratch_task_leaves_nothing(http: httpx2.AsyncClient, service: 
     assert result["changed_files"] == ["made.txt"]
     assert "+kept" in result["diff"]
     assert await containers(http) == before
-    assert service.files() == files
+    kept = {path for path in service.files() if result["workspace"]["id"] in path}
+    assert service.files() - kept == files
+    assert all("/objects/" in path for path in kept)
     workspaces = [each["id"] for each in (await http.get("/workspaces")).json()]
     assert result["workspace"]["id"] not in workspaces
 

@@ -71,6 +71,14 @@ async def test_what_is_appended_is_what_followers_get(stores: Stores) -> None:
     assert await take_all(stores.events.follow("t1")) == [appended, end]
 
 
+async def test_what_is_recorded_so_far_can_be_read_without_waiting(stores: Stores) -> None:
+    appended = [await stores.events.append("t1", notice(number)) for number in range(250)]
+    await stores.events.append("t2", notice(0))
+    assert await take_all(stores.events.recorded("t1")) == appended
+    end = await stores.events.append("t1", FINISHED)
+    assert await take_all(stores.events.recorded("t1")) == [*appended, end]
+
+
 async def test_concurrent_appends_leave_no_gap(stores: Stores) -> None:
     follower = asyncio.create_task(take_all(stores.events.follow("t1")))
     appended = await asyncio.gather(

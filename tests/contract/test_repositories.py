@@ -441,3 +441,17 @@ async def test_many_at_once_agree(repositories: Repositories, source: SourceRepo
         *(repositories.start_point(_url(source), "sample", None) for _ in range(20))
     )
     assert {start.commit for start in starts} == {source.head}
+
+
+async def test_a_mirror_that_was_deleted_is_fetched_again(
+    repositories: Repositories, source: SourceRepository, tmp_path: Path
+) -> None:
+    url = parse_repository_url(str(source.path))
+    start = StartPoint("sample", source.head, "main")
+    later = _git_repositories(tmp_path / "other", tmp_path / "work")
+    for each in (repositories, later):
+        await each.ensure(url, start)
+        await each.ensure(url, start)
+        assert await each.read_file(url, start.commit, "README.md") == b"# Sample\n"
+    with pytest.raises(UnknownRef):
+        await repositories.ensure(url, StartPoint("sample", "1" * 40, "main"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -463,3 +463,44 @@ async def keyed(worker: Worker, task: str, key: str, command: str) -> None:
     async with worker.toolbox(task) as toolbox:
         result = await toolbox.call("bash", {"command": command}, key=key)
     assert not result.is_error, result
+
+
+class TestCheckpoints:
+    async def test_they_leave_as_a_bundle_and_come_back(
+        self, worker: Worker, source: SourceRepository
+    ) -> None:
+        assert not (await worker.checkpoints("t")).prepared
+        await begin(worker, source)
+        assert (await worker.checkpoints("t")).parts == ()
+        async with worker.toolbox("t") as toolbox:
+            await toolbox.call("write_file", {"path": "new", "content": "x"}, key="2")
+        held = await worker.checkpoints("t")
+        assert (held.key, held.ended) == ("2", frozenset({"2"}))
+        (part,) = held.parts
+        assert part.start == source.head
+        assert set(part.checkpoints) == {"2"}
+        before = await worker.patch("t")
+        await begin(worker, source, "u")
+        made = worker.bundle("t", "sample", [part.state], [part.start])
+        await worker.take_bundle("u", "sample", made)
+        await worker.restore("u", "2", {"sample": part.state})
+        assert await worker.patch("u") == before
+        assert (await worker.checkpoints("u")).key == "2"
+
+    async def test_unknown_commits_and_broken_bundles_are_refused(
+        self, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        with pytest.raises(WorkerRefused):
+            async for _ in worker.bundle("t", "sample", ["1" * 40], []):
+                pass
+        with pytest.raises(WorkerRefused):
+            await worker.take_bundle("t", "sample", _broken())
+        with pytest.raises(WorkerRefused):
+            await worker.restore("t", "2", {"sample": "1" * 40})
+        with pytest.raises(WorkerRefused):
+            await worker.restore("t", "2", {"sample": "HEAD"})
+
+
+async def _broken() -> AsyncGenerator[bytes, None]:
+    yield b"rubbish"

@@ -36,6 +36,8 @@ GOLDEN = {
     "worker_unreachable": 503,
     "tree_gone": 410,
     "worker_refused": 503,
+    "bundle_refused": 503,
+    "work_lost": 503,
     "model_failure": 502,
     "model_unavailable": 502,
     "model_refused": 502,

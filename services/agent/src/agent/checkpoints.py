@@ -23,7 +23,7 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from agent.checkpoint_record import (
     PartState,
     state_name,
 )
-from agent.errors import StorageFailed
+from agent.errors import BadRequest, StorageFailed
 from agent.git import run_all, run_git
 from agent.git_directory import is_git_directory
 from agent.journal import write_whole
@@ -57,7 +57,7 @@ from agent.worktrees import Worktrees, remove_tree
 
 _STATES = "states"
 _INDEX = "kept"
-_AUTHOR = {
+AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "Berth"), ("EMAIL", "berth@localhost"))
@@ -65,7 +65,7 @@ _AUTHOR = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """One repository of a task."""
 
     task: str
@@ -76,7 +76,7 @@ class _Place:
 
     async def git(self, *arguments: str) -> str:
         """Run git on the tree with the index of the checkpoints."""
-        environment = self.reader.environment(self.reader.index) | _AUTHOR
+        environment = self.reader.environment(self.reader.index) | AUTHOR
         output = await run_git(arguments, self.reader.shadow, environment=environment)
         return output.text
 
@@ -110,7 +110,7 @@ class Checkpoints:
         async with self._locks[task_id]:
             history = await self._history(task_id)
             last = history.last
-            places = self._places(task_id)
+            places = self.places(task_id)
             states = await run_all(
                 *(self._part_added(place, last.parts[place.part.name], key) for place in places)
             )
@@ -153,26 +153,83 @@ class Checkpoints:
             await run_all(
                 *(
                     self._part_restored(place, target, target.parts[place.part.name])
-                    for place in self._places(task_id)
+                    for place in self.places(task_id)
                 )
             )
             await asyncio.to_thread(self._save, task_id, History(target))
 
+    async def copied(self, task_id: str, room: Path) -> tuple[Checkpoint, list[Place]]:
+        """The newest checkpoint, with git's state of its worktrees copied to `room/<name>`.
+
+        One that is being made is waited for. The next may be made as soon as this returns.
+        """
+        async with self._locks[task_id]:
+            last = (await self._history(task_id)).last
+            places = self.places(task_id)
+            for place in places:
+                kept = self._state(place, last.state)
+                await asyncio.to_thread(_copy_state, kept, room / place.part.name)
+            return last, places
+
+    async def adopt(
+        self, task_id: str, target: Checkpoint, rest: Callable[[Place], Awaitable[None]]
+    ) -> None:
+        """Put a tree to a checkpoint that was made elsewhere, and have it as the newest.
+
+        It is recorded last, so that an interruption shows.
+
+        Args:
+            task_id: The task.
+            target: What the tree is to be; its commits must be here.
+            rest: Puts back what is not files.
+        """
+        async with self._locks[task_id]:
+            await self._history(task_id)
+            places = self.places(task_id)
+            parts = target.parts
+            await run_all(
+                *(self._part_restored(each, target, parts[each.part.name]) for each in places)
+            )
+            await run_all(*(rest(each) for each in places))
+            branches = await run_all(*(self._keep_state(each, target.state) for each in places))
+            settled = {
+                each.part.name: replace(parts[each.part.name], branch=branch)
+                for each, branch in zip(places, branches, strict=True)
+            }
+            history = History(replace(target, parts=settled))
+            await asyncio.to_thread(self._save, task_id, history)
+
+    def places(self, task_id: str) -> list[Place]:
+        """The repositories of a task.
+
+        Raises:
+            UnknownTask: The task has no tree.
+        """
+        record = self._trees.record(task_id)
+        return [self._place(task_id, record, part) for part in record.parts]
+
+    def place(self, task_id: str, name: str) -> Place:
+        """One repository of a task.
+
+        Raises:
+            BadRequest: The task has none of this name.
+        """
+        for each in self.places(task_id):
+            if each.part.name == name:
+                return each
+        raise BadRequest(f"the task has no repository {name[:64]!r}")
+
     async def _history(self, task_id: str) -> History:
         found = await asyncio.to_thread(History.load, self._layout.record(task_id))
         if found is None:
-            places = self._places(task_id)
+            places = self.places(task_id)
             states = await run_all(*(self._part_at_start(place) for place in places))
             parts = {place.part.name: state for place, state in zip(places, states, strict=True)}
             found = History(Checkpoint(START, parts))
             await asyncio.to_thread(self._save, task_id, found)
         return found
 
-    def _places(self, task_id: str) -> list[_Place]:
-        record = self._trees.record(task_id)
-        return [self._place(task_id, record, part) for part in record.parts]
-
-    def _place(self, task_id: str, record: TaskRecord, part: Part) -> _Place:
+    def _place(self, task_id: str, record: TaskRecord, part: Part) -> Place:
         reader = TreeReader(
             self._layout.shadow(task_id, part.name),
             self._layout.task(task_id) / part.directory,
@@ -182,22 +239,25 @@ class Checkpoints:
             staged=_INDEX,
         )
         private = self._layout.git_directory(task_id, part.directory)
-        return _Place(task_id, part, reader, None if part.start == EMPTY_TREE else private)
+        return Place(task_id, part, reader, None if part.start == EMPTY_TREE else private)
 
-    async def _part_at_start(self, place: _Place) -> PartState:
+    async def _part_at_start(self, place: Place) -> PartState:
         start = place.part.start
         await asyncio.to_thread(_first_index, place.reader)
         state = PartState(start, await place.git("rev-parse", f"{start}^{{tree}}"))
         # What was done before the first call that has a key is kept with the start.
         return await self._part_added(place, state, START)
 
-    async def _part_added(self, place: _Place, before: PartState, key: str) -> PartState:
+    async def _part_added(self, place: Place, before: PartState, key: str) -> PartState:
         found, empty, branch = await asyncio.gather(
             place.reader.find(),
             empty_directories(place.reader),
             self._keep_state(place, state_name(key)),
         )
         left_out = await self._staged(place, found)
+        if found.removed:
+            # What a removed file leaves empty shows only to an index without the file.
+            empty = await empty_directories(place.reader)
         tree = await place.git("write-tree")
         commit = before.commit
         if tree != before.tree:
@@ -207,7 +267,7 @@ class Checkpoints:
             _reference(place, key).unlink(missing_ok=True)
         return PartState(commit, tree, branch, _texts(left_out), empty)
 
-    async def _staged(self, place: _Place, found: Found) -> tuple[bytes, ...]:
+    async def _staged(self, place: Place, found: Found) -> tuple[bytes, ...]:
         """Bring the index up to date with what was found; returns the paths it cannot carry.
 
         What it cannot carry it must not have in an older form either: going back would put that
@@ -225,21 +285,21 @@ class Checkpoints:
             await place.reader.stage(Found((), refused, (), ()))
         return (*found.left_out, *refused)
 
-    async def _committed(self, place: _Place, tree: str, parent: str, key: str) -> str:
+    async def _committed(self, place: Place, tree: str, parent: str, key: str) -> str:
         parents = [] if parent == EMPTY_TREE else ["-p", parent]
         message = f"Task {place.task}: {key or START_NAME}"
         commit = await place.git("commit-tree", tree, *parents, "-m", message)
         await asyncio.to_thread(_write_reference, _reference(place, key), commit)
         return commit
 
-    async def _keep_state(self, place: _Place, name: str) -> Branch | None:
+    async def _keep_state(self, place: Place, name: str) -> Branch | None:
         if place.private is None:
             return None
         kept = self._state(place, name)
         await asyncio.to_thread(keep_state, place.private, kept)
         return await current_branch(place.private, kept)
 
-    async def _part_restored(self, place: _Place, target: Checkpoint, state: PartState) -> None:
+    async def _part_restored(self, place: Place, target: Checkpoint, state: PartState) -> None:
         reader = place.reader
         await asyncio.to_thread(_ready_for_checkout, place)
         await place.git("read-tree", "--reset", "-u", state.commit)
@@ -254,7 +314,7 @@ class Checkpoints:
             await self._put_back_git(place, place.private, kept_state, state.branch)
 
     async def _put_back_git(
-        self, place: _Place, private: Path, kept: Path, branch: Branch | None
+        self, place: Place, private: Path, kept: Path, branch: Branch | None
     ) -> None:
         if not has_state(kept):
             return
@@ -265,7 +325,7 @@ class Checkpoints:
         if branch is not None:
             await put_back_branch(private, branch)
 
-    def _state(self, place: _Place, name: str) -> Path:
+    def _state(self, place: Place, name: str) -> Path:
         return state_directory(self._layout, place.task, name, place.part.name)
 
     def _save(self, task_id: str, history: History) -> None:
@@ -283,8 +343,18 @@ def state_directory(layout: Layout, task_id: str, name: str, part: str) -> Path:
     return layout.record(task_id) / _STATES / name / part
 
 
-def _reference(place: _Place, key: str) -> Path:
+def _reference(place: Place, key: str) -> Path:
     return place.reader.shadow / "refs" / "berth" / place.task / (key or START_NAME)
+
+
+def _copy_state(kept: Path, room: Path) -> None:
+    """Copy what of git's state leaves the container: HEAD and the index."""
+    room.mkdir(parents=True)
+    for name in ("HEAD", "index"):
+        path = kept / name
+        if path.is_file() and not path.is_symlink():
+            # Git never writes into these but puts others in their place.
+            os.link(path, room / name)
 
 
 def _texts(paths: Sequence[bytes]) -> tuple[str, ...]:
@@ -305,7 +375,7 @@ def _write_reference(reference: Path, commit: str) -> None:
     write_whole(reference, f"{commit}\n".encode(), durable=False)
 
 
-def _ready_for_checkout(place: _Place) -> None:
+def _ready_for_checkout(place: Place) -> None:
     """Have a worktree where there was one, and no lock of a process that was killed."""
     worktree = place.reader.worktree
     if worktree.is_symlink() or not worktree.is_dir():

@@ -68,7 +68,7 @@ class Clones:
         clone.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=clone.parent, prefix=INCOMING) as incoming:
             path = Path(incoming) / "bundle"
-            await _write(path, bundle)
+            await write_stream(path, bundle)
             async with self._locks[name]:
                 if await self._is_usable(clone, config):
                     await _fetch(clone, path)
@@ -138,7 +138,12 @@ def _unlock(clone: Path) -> None:
         lock.unlink()
 
 
-async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:
+async def write_stream(path: Path, chunks: AsyncIterator[bytes]) -> None:
+    """Write what comes in to a new file.
+
+    Raises:
+        GitFailed: Nothing came.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         async for chunk in chunks:

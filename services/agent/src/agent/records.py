@@ -19,7 +19,7 @@ MAX_PATH_PARTS = 32
 MAX_PATH_BYTES = 1_024
 MAX_PART_BYTES = 255
 _NO_TEXT = frozenset({"Cc", "Cs"})  # control characters and halves of pairs
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _parts(start: Sequence[Start]) -> tuple[Part, ...]:
     if len(set(names)) != len(names):
         raise BadRequest("two repositories of one task have the same name")
     for each in start:
-        if not _COMMIT.fullmatch(each.commit):
+        if not COMMIT.fullmatch(each.commit):
             raise BadRequest(f"not a commit: {each.commit[:64]!r}")
     alone = len(start) == 1
     return tuple(Part(each.name, ROOT if alone else each.name, each.commit) for each in start)

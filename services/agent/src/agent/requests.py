@@ -11,12 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from agent.errors import BadRequest, TooLarge
 from agent.layout import checked_name
-from agent.records import PlacedFile, Start
+from agent.records import COMMIT, PlacedFile, Start
 
 MAX_CLAIM_BYTES = 4 * 1024
 MAX_PREPARE_BYTES = 256 * 1024 * 1024
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024
 MAX_STEP_DIGITS = 9
+MAX_COMMITS_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
@@ -46,6 +47,22 @@ class ForkRequest:
     task: str
     parent: str
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRequest:
+    """What `POST /tasks/{task}/bundles/{name}` asks for: commits, without those of the receiver."""
+
+    tips: tuple[str, ...]
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest:
+    """What `POST /tasks/{task}/restore` asks for: state commits by repository."""
+
+    key: str
+    states: dict[str, str]
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -130,6 +147,43 @@ def _name(body: dict[str, object], name: str) -> str:
 
 def _files(body: dict[str, object]) -> tuple[PlacedFile, ...]:
     return _items(body, "files", lambda each: PlacedFile(_field(each, "name", str), _content(each)))
+
+
+async def read_bundle_request(request: Request) -> BundleRequest:
+    """The body of `POST /tasks/{task}/bundles/{name}`.
+
+    Raises:
+        BadRequest: A field is missing, of a wrong type, or no commit.
+    """
+    body = _object(await read_body(request, MAX_COMMITS_BYTES))
+    tips, without = (_commits(body, name) for name in ("tips", "without"))
+    if not tips:
+        raise BadRequest("a bundle brings at least one commit")
+    return BundleRequest(tips, without)
+
+
+async def read_restore_request(request: Request) -> RestoreRequest:
+    """The body of `POST /tasks/{task}/restore`.
+
+    Raises:
+        BadRequest: A field is missing, of a wrong type, or no commit.
+    """
+    body = _object(await read_body(request, MAX_COMMITS_BYTES))
+    states = _items(body, "states", lambda each: (_field(each, "name", str), _commit(each)))
+    for _, commit in states:
+        _checked_commit(commit)
+    return RestoreRequest(checked_name(_field(body, "key", str)), dict(states))
+
+
+def _commits(body: dict[str, object], name: str) -> tuple[str, ...]:
+    listed = _field(body, name, list)
+    return tuple(_checked_commit(_checked(each, str, f"an item of {name}")) for each in listed)
+
+
+def _checked_commit(commit: str) -> str:
+    if not COMMIT.fullmatch(commit):
+        raise BadRequest(f"not a commit: {commit[:64]!r}")
+    return commit
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -13,6 +13,10 @@ Routes (all but the first two need the key of the claim, and all but the first t
     GET  /tasks/{id}/changes              the task's patch
     GET  /tasks/{id}/diff?from=&to=       what it changed between two steps
     PUT  /tasks/{id}/outputs/{name}       keep a long tool output
+    GET  /tasks/{id}/checkpoints          which there are; the newest is made ready to leave
+    POST /tasks/{id}/bundles/{name}       {tips, without}: a git bundle of these commits
+    PUT  /tasks/{id}/bundles/{name}       a git bundle to take commits from
+    POST /tasks/{id}/restore              put the tree to a checkpoint that came by bundle
     POST /tasks/{id}/interrupt            end the task's calls that run, and keep what they did
     *    /tasks/{id}/mcp                  MCP (streamable HTTP, stateless)
     POST /shutdown                        end the worker
@@ -32,7 +36,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -40,6 +44,7 @@ from agent.access import Claim, RequireClaim
 from agent.answers import handlers
 from agent.calls import Calls
 from agent.changes import ChangeReader
+from agent.checkpoint_export import CheckpointExport
 from agent.checkpoints import Checkpoints
 from agent.clones import Clones
 from agent.comparison import Comparer
@@ -54,10 +59,12 @@ from agent.preparation import Preparation
 from agent.requests import (
     MAX_OUTPUT_BYTES,
     read_body,
+    read_bundle_request,
     read_continue,
     read_fork,
     read_key,
     read_prepare,
+    read_restore_request,
     read_step,
 )
 from agent.settings import WorkerSettings
@@ -91,6 +98,7 @@ class Worker:
         self._forking = Forking(self._layout, self._trees, checkpoints)
         self._compare = Comparer(self._trees, self._changes)
         self._calls = Calls(self._layout, checkpoints, self._instance)
+        self._export = CheckpointExport(self._layout, checkpoints)
         self._tools = Tools(self._version, self._calls)
 
     def app(self) -> Starlette:
@@ -108,6 +116,10 @@ class Worker:
                 Route("/tasks/{task}/changes", self._read_changes),
                 Route("/tasks/{task}/diff", self._diff),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
+                Route("/tasks/{task}/checkpoints", self._tell_checkpoints),
+                Route("/tasks/{task}/bundles/{name}", self._send_bundle, methods=["POST"]),
+                Route("/tasks/{task}/bundles/{name}", self._take_bundle, methods=["PUT"]),
+                Route("/tasks/{task}/restore", self._restore, methods=["POST"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
                 Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
@@ -165,11 +177,13 @@ class Worker:
     async def _continue(self, request: Request) -> JSONResponse:
         wanted = await read_continue(request)
         await self._calls.interrupt(wanted.earlier)
+        await self._calls.settled(wanted.earlier)
         await self._continuing(wanted.task, wanted.earlier, wanted.files)
         return JSONResponse({})
 
     async def _fork(self, request: Request) -> JSONResponse:
         wanted = await read_fork(request)
+        await self._calls.settled(wanted.parent)
         await self._forking(wanted.task, wanted.parent, wanted.step)
         return JSONResponse({})
 
@@ -179,7 +193,9 @@ class Worker:
 
     async def _diff(self, request: Request) -> JSONResponse:
         start, end = read_step(request, "from"), read_step(request, "to")
-        changes = await self._compare(request.path_params["task"], start or 0, end)
+        task_id = request.path_params["task"]
+        await self._calls.settled(task_id)
+        changes = await self._compare(task_id, start or 0, end)
         return JSONResponse(asdict(changes))
 
     async def _read_changes(self, request: Request) -> JSONResponse:
@@ -191,6 +207,32 @@ class Worker:
         root = self._trees.root(request.path_params["task"])
         content = await read_body(request, MAX_OUTPUT_BYTES)
         return JSONResponse({"path": await asyncio.to_thread(keep_output, root, name, content)})
+
+    async def _tell_checkpoints(self, request: Request) -> JSONResponse:
+        task_id = request.path_params["task"]
+        if self._export.is_prepared(task_id):
+            await self._calls.settled(task_id)
+        return JSONResponse(asdict(await self._export.tell(task_id)))
+
+    async def _send_bundle(self, request: Request) -> StreamingResponse:
+        wanted = await read_bundle_request(request)
+        task_id, name = request.path_params["task"], request.path_params["name"]
+        bundle = await self._export.bundle(task_id, name, wanted.tips, wanted.without)
+        return StreamingResponse(bundle, media_type="application/x-git-bundle")
+
+    async def _take_bundle(self, request: Request) -> JSONResponse:
+        task_id, name = request.path_params["task"], request.path_params["name"]
+        try:
+            await self._export.receive(task_id, name, request.stream())
+        except ClientDisconnect:
+            raise BadRequest("the bundle was cut off") from None
+        return JSONResponse({})
+
+    async def _restore(self, request: Request) -> JSONResponse:
+        wanted = await read_restore_request(request)
+        task_id = request.path_params["task"]
+        await self._export.restore(task_id, wanted.key, wanted.states)
+        return JSONResponse({})
 
     async def _interrupt(self, request: Request) -> JSONResponse:
         task_id = request.path_params["task"]

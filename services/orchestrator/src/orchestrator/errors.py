@@ -24,7 +24,9 @@
     │   ├── WorkerUnreachable
     │   ├── ContainerBusy
     │   ├── TreeGone
-    │   └── WorkerRefused
+    │   ├── WorkerRefused
+    │   ├── BundleRefused
+    │   └── WorkLost
     ├── ModelFailure              the model endpoint
     │   ├── ModelUnavailable
     │   ├── ModelRefused
@@ -245,6 +247,18 @@ class WorkerRefused(RuntimeFailure):
     """The worker answered a request of ours with an error."""
 
     code = "worker_refused"
+
+
+class BundleRefused(RuntimeFailure):
+    """What a container hands out as its checkpoints is broken, too large or crafted to do harm."""
+
+    code = "bundle_refused"
+
+
+class WorkLost(RuntimeFailure):
+    """A task's tree is gone from its container and cannot be brought back."""
+
+    code = "work_lost"
 
 
 class ModelFailure(BerthError):

@@ -17,17 +17,21 @@ from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.domain.fleet import Identity
+from orchestrator.domain.task import Task
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import BerthError, DatabaseUnavailable, RuntimeFailure
 from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.compare import Compare
 from orchestrator.flow.continuation import Continue, Say
+from orchestrator.flow.custody import Custody
 from orchestrator.flow.fleet import Fleet
 from orchestrator.flow.fork import Fork
 from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.past_tree import require_past_tree
+from orchestrator.flow.preserve import Preserve
 from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
@@ -36,11 +40,12 @@ from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.checkpoint_store import GitCheckpointStore
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
-from orchestrator.ports import ObjectStore, Runtime
+from orchestrator.ports import ObjectStore, Runtime, Worker
 from orchestrator.runtimes.bubblewrap import sandbox_problem
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem
@@ -111,10 +116,19 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         inputs = Inputs(objects)
         engine, agent = _engine(settings, metadata), _agent(settings)
         recall = Recall(tasks, engine, agent.repeats_named)
+
+        async def require_tree(task: Task, worker: Worker) -> None:
+            # A tree may come from an earlier one, and that one back from storage by the same way.
+            await require_past_tree(task, worker, custody.restore)
+
+        supply = Supply(repositories, Inherit(tasks, require_tree))
+        custody = await _custody(settings, repositories, objects, metadata, supply)
+        stack.push_async_callback(custody.tidy.stop)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories, Inherit(tasks)),
+                supply=supply,
+                custody=custody,
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -159,7 +173,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             ),
             say=Say(tasks, go_on),
             fork=Fork(tasks=tasks, recall=recall, accept=accept, largest_budget=largest_budget),
-            compare=Compare(tasks, lease),
+            compare=Compare(tasks, lease, require_tree),
             running=running_tasks,
             uploads=Uploads(objects),
             tasks=tasks,
@@ -232,7 +246,7 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
 
 async def _objects(settings: Settings, stack: AsyncExitStack) -> ObjectStore:
     if settings.gcs_bucket is None:
-        files = FileObjectStore(settings.data_dir / "objects")
+        files = FileObjectStore(settings.objects_dir or settings.data_dir / "objects")
         await files.clean()
         return files
     bucket = GcsObjectStore(settings.gcs_bucket)
@@ -299,6 +313,26 @@ def _repositories(settings: Settings) -> GitRepositories:
         max_repository_bytes=settings.max_repository_bytes,
         timeout_seconds=settings.git_timeout_seconds,
         max_file_bytes=settings.max_file_bytes,
+    )
+
+
+async def _custody(
+    settings: Settings,
+    repositories: GitRepositories,
+    objects: ObjectStore,
+    metadata: _Metadata,
+    supply: Supply,
+) -> Custody:
+    store = GitCheckpointStore(
+        settings.data_dir, repositories=repositories, max_bytes=settings.max_repository_bytes
+    )
+    return await Custody.open(
+        preserve=Preserve(objects, SystemClock()),
+        store=store,
+        supply=supply,
+        events=metadata.events,
+        tasks=metadata.tasks,
+        room=settings.data_dir / "bundles",
     )
 
 

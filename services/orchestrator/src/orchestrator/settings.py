@@ -83,6 +83,13 @@ class Settings(BaseSettings):
             "~/.local/state/berth for others."
         ),
     )
+    objects_dir: Path | None = Field(
+        default=None,
+        description=(
+            "Where uploaded files and checkpoints lie without a bucket, which several data "
+            "directories may share; unset: objects under the data directory."
+        ),
+    )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0: any free one.")
     runtime: RuntimeChoice = Field(default=RuntimeChoice.AUTO, description="Where containers run.")

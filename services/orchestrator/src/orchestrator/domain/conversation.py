@@ -62,11 +62,15 @@ class ModelTurn:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model is told of it; `parameters` is its JSON schema as text."""
+    """A tool as the model is told of it; `parameters` is its JSON schema as text.
+
+    `read_only` is what its server says of it.
+    """
 
     name: str
     description: str
     parameters: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

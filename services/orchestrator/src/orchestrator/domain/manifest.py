@@ -4,6 +4,7 @@ One object in storage, replaced as a whole. Bundles are immutable and lie beside
 manifest does not name does not exist, whatever storage holds.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Self
@@ -14,8 +15,14 @@ from orchestrator.errors import BundleIncomplete, ManifestUnreadable, StaleLease
 
 VERSION = 1
 
-Commit = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+_COMMIT = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
+Commit = Annotated[str, Field(pattern=_COMMIT)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text can be a commit's id."""
+    return re.fullmatch(_COMMIT, text) is not None
 
 
 class _Part(BaseModel):
@@ -23,11 +30,25 @@ class _Part(BaseModel):
 
 
 class Checkpoint(_Part):
-    """A task's tree of one repository, after one step."""
+    """A task's tree of one repository, after one step.
+
+    Attributes:
+        step: The step's number.
+        repository: Name of the repository.
+        commit: Has the tree; a commit of the repository's own history if it is unchanged.
+        state: The commit that leads to all that the worker needs to go on from here; of steps
+            that were exported together the last one has it.
+    """
 
     step: PositiveInt
     repository: str
     commit: Commit
+    state: Commit | None = None
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """All commits it names."""
+        return (self.commit,) if self.state is None else (self.commit, self.state)
 
 
 class BundleRef(_Part):
@@ -132,6 +153,15 @@ class Manifest(_Part):
             tip for bundle in self.bundles if bundle.repository == repository for tip in bundle.tips
         }
 
+    def bases(self, repository: str) -> set[str]:
+        """All commits of a repository's own history that its bundles build on."""
+        return {
+            base
+            for bundle in self.bundles
+            if bundle.repository == repository
+            for base in bundle.bases
+        }
+
     def keys(self) -> set[str]:
         """The keys of its bundles, retired ones excepted."""
         return {bundle.key for bundle in self.bundles}
@@ -185,7 +215,8 @@ def with_checkpoints(
     merged = dict(manifest.checkpoints)
     for task_id, added in checkpoints.items():
         for checkpoint in added:
-            _require(manifest.brings(checkpoint.repository), [checkpoint.commit], "checkpoint")
+            held = manifest.brings(checkpoint.repository) | manifest.bases(checkpoint.repository)
+            _require(held, checkpoint.commits, "checkpoint")
         merged[task_id] = _merged(manifest.checkpoints.get(task_id, ()), added)
     return manifest.model_copy(update={"checkpoints": merged})
 

@@ -5,15 +5,23 @@ import secrets
 from orchestrator.domain.task import Patch
 from orchestrator.errors import InvalidRequest
 from orchestrator.flow.fork import require_step
+from orchestrator.flow.inherit import RequireTree
 from orchestrator.flow.lease import Lease
-from orchestrator.flow.past_tree import refuse_scratch, require_past_tree
+from orchestrator.flow.past_tree import refuse_scratch
 from orchestrator.ports import TaskStore
 
 
 class Compare:
-    """Reads differences from checkpoints; wakes the task's container if need be."""
+    """Reads differences from checkpoints; wakes the task's container if need be.
 
-    def __init__(self, tasks: TaskStore, lease: Lease) -> None:
+    Args:
+        tasks: The tasks.
+        lease: Brings up containers.
+        require: Sees that a worker has a task's tree; see `require_past_tree`.
+    """
+
+    def __init__(self, tasks: TaskStore, lease: Lease, require: RequireTree) -> None:
+        self._require = require
         self._tasks = tasks
         self._lease = lease
 
@@ -48,5 +56,5 @@ class Compare:
             self._lease.taken(task.workspace, user) as generation,
             self._lease.hold(task.workspace, generation) as leased,
         ):
-            await require_past_tree(task, leased.worker)
+            await self._require(task, leased.worker)
             return await leased.worker.difference(task.id, start, end)

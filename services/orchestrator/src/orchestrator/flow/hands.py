@@ -1,7 +1,8 @@
 """A task's hold on its container: taken, and taken anew when the container dies."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -9,9 +10,10 @@ import structlog
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
-from orchestrator.errors import StaleLease, WorkerRefused, WorkerUnreachable
+from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
+from orchestrator.flow.tree_keeper import TreeKeeper
 from orchestrator.ports import PreparedTask, Progress, Worker
 
 log = structlog.get_logger(__name__)
@@ -23,6 +25,20 @@ REVIVALS = 3
 Prepared = Callable[[Leased, PreparedTask], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a tool."""
+
+    name: str
+    arguments: dict[str, object]
+    key: str
+
+    @property
+    def before(self) -> int | None:
+        """The step before which the tree is to be as it was; None if its key is no step."""
+        return int(self.key) if self.key.isdigit() else None
+
+
 class Hands:
     """`ports.Toolbox` on whatever container the task's workspace has at the moment.
 
@@ -32,10 +48,18 @@ class Hands:
         lease: Brings up containers.
         supply: Makes the task's tree in one.
         prepared: Told each time the tree stands in a container.
+        keeper: Brings the tree back where it is missing, and its changes out.
     """
 
     def __init__(
-        self, task: NewTask, generation: int, lease: Lease, supply: Supply, prepared: Prepared
+        self,
+        task: NewTask,
+        generation: int,
+        lease: Lease,
+        supply: Supply,
+        prepared: Prepared,
+        *,
+        keeper: TreeKeeper | None = None,
     ) -> None:
         self._task = task
         self._generation = generation
@@ -43,11 +67,15 @@ class Hands:
         self._supply = supply
         self._prepared = prepared
         self._holding = AsyncExitStack()
-        self._worker: Worker | None = None
+        self._keeper = keeper
+        self._leased: Leased | None = None
+        self._is_whole = False
+        self._latest: _Call | None = None
+        self._has_latest = False
 
     async def __aenter__(self) -> Self:
         """Take hold of the container, with the task's tree in it."""
-        await self._with_worker(_nothing)
+        await self._with_worker(_nothing, before=0)
         return self
 
     async def __aexit__(
@@ -66,7 +94,7 @@ class Hands:
             async with worker.toolbox(self._task.id) as toolbox:
                 return await toolbox.tools()
 
-        return await self._with_worker(listed)
+        return await self._with_worker(listed, before=0)
 
     async def call(
         self,
@@ -82,11 +110,22 @@ class Hands:
             async with worker.toolbox(self._task.id) as toolbox:
                 return await toolbox.call(name, arguments, key=key, progress=progress)
 
-        return await self._with_worker(called)
+        latest = _Call(name, arguments, key)
+        result = await self._with_worker(called, before=latest.before)
+        self._latest, self._has_latest = latest, True
+        if self._keeper is not None and self._leased is not None:
+            self._keeper.changed(self._leased)
+        return result
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree; returns the path the model can read."""
-        return await self._with_worker(lambda worker: worker.keep_output(task_id, name, text))
+
+        async def kept(worker: Worker) -> str:
+            await self._latest_again(worker)
+            return await worker.keep_output(task_id, name, text)
+
+        before = None if self._latest is None else self._latest.before
+        return await self._with_worker(kept, before=before)
 
     async def interrupt(self) -> None:
         """End what tools still do: a call with a key goes on when we no longer wait for it."""
@@ -96,10 +135,24 @@ class Hands:
         """What the task has changed so far."""
         return await self._with_worker(lambda worker: worker.patch(self._task.id))
 
-    async def _with_worker(self, work: Callable[[Worker], Awaitable[T]]) -> T:
+    async def preserved(self) -> str:
+        """Wait until all changes are brought out; returns what the user must know, or nothing."""
+        if self._keeper is None or self._leased is None:
+            return ""
+        return await self._keeper.finish(self._leased)
+
+    async def _with_worker(
+        self, work: Callable[[Worker], Awaitable[T]], before: int | None = None
+    ) -> T:
+        """Work with a worker whose tree is as it was before a step, or at the end of all.
+
+        Before step 0 the tree does not matter.
+        """
         for attempt in range(1, REVIVALS + 1):
             try:
-                return await work(await self._held())
+                worker = await self._held(before)
+                with _lost_on_the_way():
+                    return await work(worker)
             except WorkerUnreachable as lost:
                 await self._let_go()
                 if attempt == REVIVALS:
@@ -115,17 +168,45 @@ class Hands:
                 ) from stale
         raise RuntimeError("the loop returns or raises")
 
-    async def _held(self) -> Worker:
-        if self._worker is None:
+    async def _latest_again(self, worker: Worker) -> None:
+        """Make the latest call again in a container that took another's place.
+
+        It is not completed as long as its output is not kept, so nobody else brings it back.
+        """
+        if self._latest is not None and not self._has_latest:
+            latest = self._latest
+            async with worker.toolbox(self._task.id) as toolbox:
+                await toolbox.call(latest.name, latest.arguments, key=latest.key)
+            self._has_latest = True
+
+    async def _held(self, before: int | None) -> Worker:
+        if self._leased is None:
             holding = self._lease.hold(self._task.workspace, self._generation)
             leased = await self._holding.enter_async_context(holding)
             await self._prepared(leased, await self._supply(self._task, leased.worker))
-            self._worker = leased.worker
-        return self._worker
+            self._leased = leased
+        if before != 0 and not self._is_whole:
+            # Not sooner: only now all steps before this one are known to be completed.
+            if self._keeper is not None:
+                await self._keeper.bring_back(self._leased, before)
+            self._is_whole = True
+        return self._leased.worker
 
     async def _let_go(self) -> None:
-        self._worker = None
+        if self._keeper is not None:
+            await self._keeper.let_go()
+        self._leased = None
+        self._is_whole = self._has_latest = False
         await self._holding.aclose()
+
+
+@contextmanager
+def _lost_on_the_way() -> Iterator[None]:
+    """Take a tree that was there and is gone, which commands can bring about, as a lost worker."""
+    try:
+        yield
+    except TreeGone as gone:
+        raise WorkerUnreachable(gone.detail) from gone
 
 
 async def _nothing(_worker: Worker) -> None:

@@ -1,17 +1,26 @@
 """Give a task the tree it has from an earlier one."""
 
+from collections.abc import Awaitable, Callable
+
 from orchestrator.domain.lineage import Lineage, Relation
 from orchestrator.domain.task import NewTask, Task
 from orchestrator.errors import TreeGone
-from orchestrator.flow.past_tree import require_past_tree
 from orchestrator.ports import PreparedTask, TaskStore, Worker
+
+RequireTree = Callable[[Task, Worker], Awaitable[None]]
 
 
 class Inherit:
-    """Has workers hand on or fork the trees of earlier tasks."""
+    """Has workers hand on or fork the trees of earlier tasks.
 
-    def __init__(self, tasks: TaskStore) -> None:
+    Args:
+        tasks: The tasks.
+        require: Sees that a worker has a task's tree; see `require_past_tree`.
+    """
+
+    def __init__(self, tasks: TaskStore, require: RequireTree) -> None:
         self._tasks = tasks
+        self._require = require
 
     async def __call__(self, task: NewTask, lineage: Lineage, worker: Worker) -> PreparedTask:
         """Make the tree of a task that builds on another.
@@ -21,7 +30,7 @@ class Inherit:
         """
         parent = await self._tasks.get(lineage.parent)
         if lineage.relation is Relation.FORKS:
-            await require_past_tree(parent, worker)
+            await self._require(parent, worker)
             return await worker.fork_tree(task.id, parent.id, lineage.step or 0)
         holder = await self._holder(parent, worker)
         return await worker.continue_tree(task.id, holder.id, task.files)
@@ -31,7 +40,7 @@ class Inherit:
         task = parent
         while True:
             try:
-                await require_past_tree(task, worker)
+                await self._require(task, worker)
             except TreeGone:
                 lineage = task.lineage
                 if lineage is None or lineage.relation is not Relation.CONTINUES:

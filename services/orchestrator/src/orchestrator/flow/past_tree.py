@@ -1,7 +1,8 @@
 """The tree of a task that may have ended long ago."""
 
-from orchestrator.domain.task import Task
+from orchestrator.domain.task import NewTask, Task
 from orchestrator.errors import TreeGone
+from orchestrator.flow.restore import Restore
 from orchestrator.ports import Worker
 
 
@@ -19,12 +20,27 @@ def refuse_scratch(task: Task) -> None:
         )
 
 
-async def require_past_tree(task: Task, worker: Worker) -> None:
+async def require_past_tree(task: Task, worker: Worker, restore: Restore) -> None:
     """See that a worker has the tree of a task, before anything is done with it.
 
     Every flow that touches the tree of a task that has ended comes by here.
 
     Raises:
-        TreeGone: The container or its volume was removed since.
+        TreeGone: It is neither in the container nor whole in object storage.
     """
-    await worker.require_tree(task.id)
+    if task.ending is None:
+        await worker.require_tree(task.id)  # whoever runs the task sees to it
+    else:
+        await restore.ended(_as_it_was(task), worker)
+
+
+def _as_it_was(task: Task) -> NewTask:
+    return NewTask(
+        id=task.id,
+        query=task.query,
+        workspace=task.workspace,
+        start=task.start,
+        files=(),  # gone from storage since its end
+        budget=task.budget,
+        lineage=task.lineage,
+    )

@@ -12,7 +12,7 @@ unchanged knows that its upload is still there, and one who finds it changed upl
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from orchestrator.domain.manifest import (
     with_bundle,
     with_checkpoints,
 )
+from orchestrator.domain.thinning import ThinningLimits, thinned
 from orchestrator.errors import ObjectConflict, ObjectNotFound, StorageFailure
 from orchestrator.ports import Clock, ObjectInfo, ObjectStore
 
@@ -178,6 +179,20 @@ class Preserve:
             return await self._compacted(workspace_id, generation, plan, bundle)
         finally:
             path.unlink(missing_ok=True)
+
+    async def thin(
+        self,
+        workspace_id: str,
+        generation: int,
+        running: Collection[str],
+        limits: ThinningLimits | None = None,
+    ) -> Manifest:
+        """Forget the checkpoints that old tasks need no more; `running` names those at work."""
+
+        async def less(manifest: Manifest) -> Manifest:
+            return thinned(manifest, limits or ThinningLimits(), running)
+
+        return await self._replace(workspace_id, generation, less)
 
     async def collect(self, workspace_id: str, generation: int) -> int:
         """Delete the bundles that no manifest of the retention time names; returns how many."""

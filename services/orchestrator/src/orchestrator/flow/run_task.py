@@ -22,12 +22,14 @@ from orchestrator.errors import (
     StaleLease,
     WorkerUnreachable,
 )
+from orchestrator.flow.custody import Custody
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.narration import Narration
 from orchestrator.flow.recall import Recall
+from orchestrator.flow.restore import Restored
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import (
@@ -57,6 +59,7 @@ class TaskParts:
 
     lease: Lease
     supply: Supply
+    custody: Custody
     inputs: Inputs
     model: Model
     tasks: TaskStore
@@ -200,8 +203,19 @@ class RunTask:
             if task.install_dependencies:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
+        async def brought_back(restored: Restored) -> None:
+            data: dict[str, JsonValue] = {
+                "text": restored.sentence,
+                "restored_step": restored.step,
+                "repeated_steps": [*restored.repeated],
+            }
+            await self._tell(task.id, NewEvent(EventKind.NOTICE, 0, data), generation)
+            work.notices[restored.sentence] = None
+
         parts = self._parts
-        async with Hands(task, generation, parts.lease, parts.supply, prepared) as hands:
+        keeper = parts.custody.keeper(task, brought_back)
+        holding = Hands(task, generation, parts.lease, parts.supply, prepared, keeper=keeper)
+        async with holding as hands:
             loop = self._loop(task, work, hands, steps)
             answer = loop.run(task.query, await self._earlier(task, steps))
             while True:
@@ -274,7 +288,9 @@ class RunTask:
         try:
             async with asyncio.timeout(KEEP_WORK_SECONDS):
                 await hands.interrupt()
-                work.patch = await hands.patch()
+                preserved, work.patch = await asyncio.gather(hands.preserved(), hands.patch())
+                if preserved:
+                    work.notices[preserved] = None
         except TimeoutError:
             raise WorkerUnreachable(
                 f"The worker did not hand over the patch within {KEEP_WORK_SECONDS:.0f} s. Its "
@@ -300,6 +316,8 @@ class RunTask:
             await self._discard(task, generation)
         finished = NewEvent(EventKind.FINISHED, ending.steps, _finished(ending), "once")
         await self._tell(task.id, finished, generation)
+        if generation is not None:
+            self._parts.custody.tidy.begin(task, generation)
 
     async def _discard(self, task: Task, generation: int) -> None:
         """Nobody else can use a scratch workspace: its container goes with its task."""

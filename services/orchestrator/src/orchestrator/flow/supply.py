@@ -5,7 +5,6 @@ from contextlib import aclosing
 
 from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Repository
-from orchestrator.errors import UnknownRef
 from orchestrator.flow.inherit import Inherit
 from orchestrator.ports import PreparedTask, Repositories, Worker
 
@@ -42,12 +41,11 @@ class Supply:
     async def _send(
         self, repository: Repository, point: StartPoint, have: tuple[str, ...], worker: Worker
     ) -> None:
-        try:
-            bundle = await self._repositories.bundle(repository.url, point, have)
-        except UnknownRef:
-            # The task was accepted by another orchestrator: our own mirror lacks its commit.
-            await self._repositories.start_point(repository.url, repository.name, point.commit)
-            bundle = await self._repositories.bundle(repository.url, point, have)
+        if point.commit in have:
+            return
+        # The mirror may be another machine's, or be deleted since the task was accepted.
+        await self._repositories.ensure(repository.url, point)
+        bundle = await self._repositories.bundle(repository.url, point, have)
         if bundle is None:
             return
         async with aclosing(bundle):  # so that git ends at once when we do

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator.errors import ConfigurationError
 from orchestrator.gateway.git_process import (
@@ -52,6 +53,9 @@ _HARMLESS_FLAWS = (
     "zeroPaddedDate",
     "zeroPaddedFilemode",
 )
+
+HARMLESS = ",".join(f"{flaw}=ignore" for flaw in _HARMLESS_FLAWS)
+"""What `index-pack --strict=` is not to refuse."""
 
 # A file and not `-c` options: git drops those when it starts the serving side of a local fetch.
 _CONFIG = """\
@@ -147,6 +151,7 @@ class Git:
         stdin: bytes = b"",
         max_output: int = MIB,
         until: Guard | None = None,
+        source: BinaryIO | None = None,
     ) -> GitOutcome:
         """Run one git command to its end.
 
@@ -158,9 +163,10 @@ class Git:
             stdin: What git reads.
             max_output: Most bytes of output; past it the process group is killed.
             until: Runs beside git; if it returns first, the process group is killed.
+            source: An open file that git reads from its position on, instead of `stdin`.
         """
         await self.version()
-        process = await self._start(arguments, directory, protocol)
+        process = await self._start(arguments, directory, protocol, source)
         guards: dict[Ended, Guard] = {
             Ended.TOO_MUCH_MEMORY: partial(hungry, process.pid, self._max_memory)
         }
@@ -183,7 +189,11 @@ class Git:
             await stream.close()
 
     async def _start(
-        self, arguments: tuple[str, ...], directory: Path | None, protocol: str
+        self,
+        arguments: tuple[str, ...],
+        directory: Path | None,
+        protocol: str,
+        source: BinaryIO | None = None,
     ) -> asyncio.subprocess.Process:
         where = () if directory is None else (f"--git-dir={directory}",)
         try:
@@ -193,7 +203,7 @@ class Git:
                 *arguments,
                 cwd=self._home,
                 env=self._environment | {"GIT_ALLOW_PROTOCOL": protocol},
-                stdin=asyncio.subprocess.PIPE,
+                stdin=asyncio.subprocess.PIPE if source is None else source,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,

@@ -115,9 +115,9 @@ async def exchange(
 
 
 async def feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    """Write the input and close it."""
+    """Write the input and close it; nothing to do for git that reads a file."""
     if process.stdin is None:
-        raise RuntimeError("git was started without a pipe")
+        return
     # git may end without reading all of it; its exit status then tells why.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(data)

@@ -63,7 +63,7 @@ class GitRepositories:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._root = data_dir.absolute() / "mirrors"
-        self._git = Git(
+        self.git = Git(
             data_dir / "git",
             os.environ if environment is None else environment,
             max_memory_bytes=max_memory_bytes,
@@ -125,7 +125,21 @@ class GitRepositories:
         basis = known - {start.commit}
         if basis and await self._follows_from(mirror, start.commit, basis):
             return None
-        return stream_bundle(self._git, mirror, mirror.refs, start.commit, basis)
+        return stream_bundle(self.git, mirror, mirror.refs, start.commit, basis)
+
+    async def ensure(self, url: RepositoryUrl, start: StartPoint) -> None:
+        """See that the mirror has a start commit, fetched once more where it was deleted.
+
+        Raises:
+            RepositoryError: The mirror lacks it, and it cannot be fetched.
+        """
+        mirror = await self._loaded(url)
+        if not await mirror.commits_among((start.commit,)):
+            await self.start_point(url, start.name, start.commit)
+
+    async def objects(self, url: RepositoryUrl) -> Path:
+        """Where the mirror's objects lie, for other repositories to borrow from."""
+        return (await self._loaded(url)).directory / "objects"
 
     async def read_file(self, url: RepositoryUrl, commit: str, path: str) -> bytes | None:
         """A regular file's content at a commit, or None if there is no such file.
@@ -194,7 +208,7 @@ class GitRepositories:
         return not missing
 
     async def _read(self, mirror: Mirror, *arguments: str, stdin: str = "") -> bytes:
-        outcome = await self._git.run(
+        outcome = await self.git.run(
             *arguments,
             directory=mirror.directory,
             stdin=stdin.encode(),
@@ -208,7 +222,7 @@ class GitRepositories:
         return outcome.stdout
 
     async def _require_pinning(self, remote: Remote) -> None:
-        if remote.scheme != "file" and await self._git.version() < PINNING_VERSION:
+        if remote.scheme != "file" and await self.git.version() < PINNING_VERSION:
             raise ConfigurationError(
                 "git is too old to reach servers safely: install git 2.37 or newer."
             )
@@ -228,7 +242,7 @@ class GitRepositories:
         if url not in self._mirrors:
             digest = hashlib.sha256(str(url).encode()).hexdigest()[:32]
             self._mirrors[url] = Mirror(
-                self._git, self._root / f"{digest}.git", self._max_repository_bytes, self._timeout
+                self.git, self._root / f"{digest}.git", self._max_repository_bytes, self._timeout
             )
         return self._mirrors[url]
 

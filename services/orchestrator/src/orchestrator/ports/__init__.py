@@ -4,6 +4,7 @@ Each port has one suite of contract tests in `tests/contract` that every impleme
 Only `main` names implementations.
 """
 
+from orchestrator.ports.checkpoints import CheckpointStore, Origin
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.fleet import Executors, Leases
@@ -14,6 +15,8 @@ from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
 from orchestrator.ports.worker import (
+    HeldCheckpoints,
+    HeldPart,
     HeldRepository,
     PreparedTask,
     Progress,
@@ -24,10 +27,13 @@ from orchestrator.ports.worker import (
 
 __all__ = [
     "Cancels",
+    "CheckpointStore",
     "Clock",
     "Engine",
     "EventLog",
     "Executors",
+    "HeldCheckpoints",
+    "HeldPart",
     "HeldRepository",
     "Leases",
     "LiveTextChannel",
@@ -36,6 +42,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStore",
     "OnText",
+    "Origin",
     "PreparedTask",
     "Progress",
     "Repositories",

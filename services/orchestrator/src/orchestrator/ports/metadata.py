@@ -111,6 +111,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def recorded(self, task_id: str) -> AsyncIterator[Event]:
+        """The events recorded so far, in order; it does not wait for more."""
+        ...
+
     def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Events with a number above `after`: those recorded, then new ones as they come.
 

@@ -28,6 +28,14 @@ class Repositories(Protocol):
         """
         ...
 
+    async def ensure(self, url: RepositoryUrl, start: StartPoint) -> None:
+        """See that our mirror has a start commit, fetched once more where it was deleted.
+
+        Raises:
+            RepositoryError: The mirror lacks it, and it cannot be fetched.
+        """
+        ...
+
     async def read_file(self, url: RepositoryUrl, commit: str, path: str) -> bytes | None:
         """A file's content at a commit, or None if there is no such file."""
         ...

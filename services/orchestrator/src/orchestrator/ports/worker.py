@@ -1,6 +1,6 @@
 """The worker in a container, and its tools."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,6 +29,41 @@ class PreparedTask:
     """
 
     dependencies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPart:
+    """What a worker has of one repository's checkpoints in a task.
+
+    `commit` and `state` are those of the newest, for which see `domain.manifest.Checkpoint`;
+    `checkpoints` are the commits by key, for each call that changed the tree. `start` is empty
+    for a scratch task.
+    """
+
+    name: str
+    start: str
+    commit: str
+    state: str
+    checkpoints: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCheckpoints:
+    """What a worker has of a task.
+
+    Args:
+        prepared: Whether the task has a tree there at all.
+        key: Of the newest checkpoint; empty if no call has changed anything yet.
+        failed: Why there is no checkpoint after that call; then `parts` is empty.
+        ended: Keys of the calls that the worker would answer from its journal.
+        parts: The repositories.
+    """
+
+    prepared: bool
+    key: str = ""
+    failed: str = ""
+    ended: frozenset[str] = frozenset()
+    parts: tuple[HeldPart, ...] = ()
 
 
 class Toolbox(Protocol):
@@ -125,6 +160,34 @@ class Worker(Protocol):
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree; returns the path the model can read."""
+        ...
+
+    async def checkpoints(self, task_id: str) -> HeldCheckpoints:
+        """Which checkpoints of a task there are; one that is being made is waited for."""
+        ...
+
+    def bundle(
+        self, task_id: str, name: str, tips: Sequence[str], without: Sequence[str]
+    ) -> AsyncGenerator[bytes, None]:
+        """A git bundle of commits of a task's repository, without what leads to others.
+
+        Raises:
+            WorkerRefused: It lacks one of the commits.
+        """
+        ...
+
+    async def take_bundle(
+        self, task_id: str, name: str, bundle: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Give the repository of a prepared task the commits of a git bundle."""
+        ...
+
+    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> None:
+        """Put a prepared task's tree to a checkpoint whose state commits it has, by repository.
+
+        Raises:
+            WorkerRefused: It cannot.
+        """
         ...
 
     def toolbox(self, task_id: str) -> AbstractAsyncContextManager[Toolbox]:

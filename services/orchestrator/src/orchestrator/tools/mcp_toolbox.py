@@ -141,7 +141,10 @@ def _gone(why: str) -> WorkerUnreachable:
 
 
 def _spec(tool: types.Tool) -> ToolSpec:
-    return ToolSpec(tool.name, tool.description or "", json.dumps(tool.input_schema))
+    hint = tool.annotations is not None and tool.annotations.read_only_hint
+    return ToolSpec(
+        tool.name, tool.description or "", json.dumps(tool.input_schema), read_only=bool(hint)
+    )
 
 
 def _text(result: types.CallToolResult) -> str:

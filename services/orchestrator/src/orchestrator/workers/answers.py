@@ -48,6 +48,26 @@ class Changes(Answer):
     left_out: list[str]
 
 
+class PartCheckpoints(Answer):
+    """Checkpoints of one repository."""
+
+    name: str
+    start: str
+    commit: str
+    state: str
+    checkpoints: dict[str, str]
+
+
+class Checkpoints(Answer):
+    """Checkpoints of a task."""
+
+    prepared: bool
+    key: str
+    failed: str
+    ended: list[str]
+    parts: list[PartCheckpoints]
+
+
 class Kept(Answer):
     """Where a tool output is kept, relative to the root of the task's tree."""
 

@@ -1,7 +1,7 @@
 """Talk to the worker in a container: its lifecycle routes over HTTP, its tools over MCP."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 from urllib.parse import quote
@@ -10,12 +10,19 @@ import httpx2
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
-from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
+from orchestrator.errors import BerthError, StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
+from orchestrator.ports import (
+    HeldCheckpoints,
+    HeldPart,
+    HeldRepository,
+    PreparedTask,
+    Toolbox,
+)
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import (
     Answer,
     Changes,
+    Checkpoints,
     Clones,
     Done,
     Kept,
@@ -143,6 +150,45 @@ class HttpWorker:
         answer = await self._ask(Kept, "PUT", path, content=text.encode(errors="replace"))
         return answer.path
 
+    async def checkpoints(self, task_id: str) -> HeldCheckpoints:
+        """Which checkpoints of a task there are."""
+        answer = await self._ask(Checkpoints, "GET", f"{_of_task(task_id)}/checkpoints")
+        parts = (
+            HeldPart(each.name, each.start, each.commit, each.state, each.checkpoints)
+            for each in answer.parts
+        )
+        return HeldCheckpoints(
+            answer.prepared, answer.key, answer.failed, frozenset(answer.ended), tuple(parts)
+        )
+
+    async def bundle(
+        self, task_id: str, name: str, tips: Sequence[str], without: Sequence[str]
+    ) -> AsyncGenerator[bytes, None]:
+        """A git bundle of commits of a task's repository."""
+        path = f"{_of_task(task_id)}/bundles/{quote(name, safe='')}"
+        body = {"tips": list(tips), "without": list(without)}
+        try:
+            async with self._http.stream("POST", path, json=body) as response:
+                if response.is_error:
+                    raise self._refused(response, await _read(response, MAX_ANSWER_BYTES) or b"")
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+
+    async def take_bundle(
+        self, task_id: str, name: str, bundle: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Give the repository of a prepared task the commits of a git bundle."""
+        path = f"{_of_task(task_id)}/bundles/{quote(name, safe='')}"
+        await self._ask(Done, "PUT", path, content=bundle)
+
+    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> None:
+        """Put a prepared task's tree to a checkpoint whose state commits it has."""
+        listed = [{"name": name, "commit": commit} for name, commit in states.items()]
+        body = {"key": key, "states": listed}
+        await self._ask(Done, "POST", f"{_of_task(task_id)}/restore", json=body)
+
     def toolbox(self, task_id: str) -> AbstractAsyncContextManager[Toolbox]:
         """The worker's tools, bound to the task's tree."""
         url = f"{self._container.endpoint.url}{_of_task(task_id)}/mcp"
@@ -170,25 +216,13 @@ class HttpWorker:
             ) as response:
                 body = await _read(response, limit)
         except httpx2.TransportError as error:
-            raise WorkerUnreachable(
-                f"The worker of {name} stopped answering ({type(error).__name__}). "
-                "Its container is replaced on the next task; send the task again.",
-                container=name,
-            ) from error
+            raise self._unreachable(error) from error
         if body is None:
             raise WorkerRefused(
                 f"The worker of {name} sent an answer that is too long.", container=name
             )
         if response.is_error:
-            refusal = read_answer(Refusal, body)
-            if refusal and refusal.code == StaleLease.code:
-                raise StaleLease(
-                    f"The worker of {name} refused us: {refusal.detail}.", container=name
-                )
-            if refusal is not None and refusal.code == UNKNOWN_TASK:
-                raise tree_gone(name)
-            why = refusal.detail if refusal else f"HTTP {response.status_code}"
-            raise WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
+            raise self._refused(response, body)
         answer = read_answer(kind, body)
         if answer is None:
             raise WorkerRefused(
@@ -196,6 +230,24 @@ class HttpWorker:
                 container=name,
             )
         return answer
+
+    def _unreachable(self, error: httpx2.TransportError) -> WorkerUnreachable:
+        name = self._container.name
+        return WorkerUnreachable(
+            f"The worker of {name} stopped answering ({type(error).__name__}). "
+            "Its container is replaced on the next task; send the task again.",
+            container=name,
+        )
+
+    def _refused(self, response: httpx2.Response, body: bytes) -> BerthError:
+        name = self._container.name
+        refusal = read_answer(Refusal, body)
+        if refusal is not None and refusal.code == StaleLease.code:
+            return StaleLease(f"The worker of {name} refused us: {refusal.detail}.", container=name)
+        if refusal is not None and refusal.code == UNKNOWN_TASK:
+            return tree_gone(name)
+        why = refusal.detail if refusal else f"HTTP {response.status_code}"
+        return WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
 
 
 def tree_gone(container: str) -> TreeGone:

@@ -66,6 +66,15 @@ class PostgresEventLog:
             )
         return event_from(row)
 
+    async def recorded(self, task_id: str) -> AsyncIterator[Event]:
+        """The events recorded so far, in order; it does not wait for more."""
+        task_id, last = storable_text(task_id), 0
+        while rows := await self._database.rows(self._queries.read_events, task_id, last, _BATCH):
+            for row in rows:
+                event = event_from(row)
+                last = event.number
+                yield event
+
     async def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Events with a number above `after`: those recorded, then new ones as they come.
 
