@@ -80,21 +80,6 @@ async def test_another_transport_makes_a_new_container(docker_bench: Bench) -> N
     assert (await inside(again, "print('reached')")).out == "reached\n"
 
 
-async def test_a_paused_container_is_resumed(
-    docker_bench: Bench, engine: docker.DockerClient
-) -> None:
-    runtime, spec = docker_bench.make(), new_spec()
-    await runtime.ensure(spec)
-    engine_container(engine, docker_bench, spec.name).pause()
-    found = await runtime.poll(spec.name)
-    assert found is not None
-    assert found.state is ContainerState.PAUSED
-    assert (await runtime.ensure(spec)).how is Reuse.RESUME
-    engine_container(engine, docker_bench, spec.name).pause()
-    await runtime.stop(spec.name)
-    assert (await runtime.ensure(spec)).how is Reuse.START
-
-
 async def test_a_container_that_is_not_ours_is_left_alone(
     docker_bench: Bench, engine: docker.DockerClient
 ) -> None:

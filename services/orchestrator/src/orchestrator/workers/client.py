@@ -1,5 +1,6 @@
 """Talk to the worker in a container: its lifecycle routes over HTTP, its tools over MCP."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,7 @@ import httpx2
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import WorkerRefused, WorkerUnreachable
+from orchestrator.errors import RuntimeFailure, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import (
@@ -27,9 +28,13 @@ from orchestrator.workers.answers import (
 CONNECT_SECONDS = 5.0
 # Installing dependencies and unpacking a large repository take their time.
 ANSWER_SECONDS = 1_800.0
+HEALTH_SECONDS = 5.0
 MAX_CONNECTIONS = 64
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_PATCH_ANSWER_BYTES = 512 * 2**20
+UNCLAIMED = "none"
+"""In place of a key, for requests that need none."""
+
 A = TypeVar("A", bound=Answer)
 
 
@@ -45,6 +50,26 @@ class HttpWorkers:
             await worker.close()
             raise
         return worker
+
+    async def is_healthy(self, container: Container) -> bool:
+        """Whether the worker answers; see `ports.Workers.is_healthy`."""
+        worker = HttpWorker(container, UNCLAIMED)
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await worker.health()
+        except (RuntimeFailure, TimeoutError):
+            return False
+        finally:
+            await worker.close()
+        return True
+
+    async def warm(self, container: Container) -> None:
+        """Have the tools loaded; see `ports.Workers.warm`."""
+        worker = HttpWorker(container, UNCLAIMED)
+        try:
+            await worker.warm()
+        finally:
+            await worker.close()
 
 
 class HttpWorker:
@@ -68,6 +93,24 @@ class HttpWorker:
             WorkerUnreachable: It does not answer.
         """
         await self._ask(Done, "POST", "/claim", json={"key": self._key})
+
+    async def health(self) -> None:
+        """Ask whether it is up; needs no claim.
+
+        Raises:
+            WorkerRefused: It is not.
+            WorkerUnreachable: It does not answer.
+        """
+        await self._ask(Done, "GET", "/health")
+
+    async def warm(self) -> None:
+        """Have it load its tools; needs no claim.
+
+        Raises:
+            WorkerRefused: It cannot.
+            WorkerUnreachable: It does not answer.
+        """
+        await self._ask(Done, "POST", "/warm")
 
     async def repositories(self) -> Sequence[HeldRepository]:
         """The clones the worker has."""
