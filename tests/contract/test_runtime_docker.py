@@ -9,7 +9,7 @@ import pytest
 from docker.models.containers import Container as EngineContainer
 from tests.support.runtimes import IMAGE, Bench, inside, new_spec, problem_with, require
 
-from orchestrator.domain.container import ContainerState, Reuse
+from orchestrator.domain.container import Reuse
 from orchestrator.errors import ContainerStartFailed, RuntimeUnavailable
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem

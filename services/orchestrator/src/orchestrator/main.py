@@ -1,7 +1,7 @@
 """The composition root: the only place that names implementations of ports."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,18 @@ from orchestrator.api.services import ModelInfo, Services
 from orchestrator.clock import SystemClock
 from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
-from orchestrator.domain.container import Container, ContainerState, Limits
+from orchestrator.domain.container import Limits
+from orchestrator.domain.idle import IdleLimits
 from orchestrator.durability.dbos_engine import DbosEngine
-from orchestrator.errors import BerthError, RuntimeFailure
+from orchestrator.errors import BerthError
+from orchestrator.flow.adopt import Adopt
+from orchestrator.flow.at_exit import remove_containers, stop_containers
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.occupancy import Occupancy
+from orchestrator.flow.pool import Pool
+from orchestrator.flow.reap import Reaper, ReaperParts
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
@@ -35,7 +41,7 @@ from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem
 from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.runtimes.selection import choose
-from orchestrator.settings import RuntimeChoice, Settings
+from orchestrator.settings import ContainersAtExit, RuntimeChoice, Settings
 from orchestrator.storage.objects.files import FileObjectStore
 from orchestrator.storage.objects.gcs import GcsObjectStore
 from orchestrator.storage.postgres.cancels import PostgresCancels
@@ -48,6 +54,9 @@ from orchestrator.version import VERSION
 from orchestrator.workers.client import HttpWorkers
 
 log = structlog.get_logger(__name__)
+
+POOL_SECONDS = 3.0
+"""How long the end of the service waits for a container that the pool has begun."""
 
 
 @asynccontextmanager
@@ -74,10 +83,21 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         stack.push_async_callback(model.close)
         repositories = _repositories(settings)
         objects = await _objects(settings, stack)
-        clock = SystemClock()
-        lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
-        end_containers = _stop_containers if keep_containers else _remove_containers
-        stack.push_async_callback(end_containers, lease, runtime)
+        clock, workers, limits = SystemClock(), HttpWorkers(), _limits(settings)
+        occupancy, executor = Occupancy(), executor_id(settings.data_dir)
+        pool = Pool(runtime=runtime, workers=workers, limits=limits, size=settings.warm_pool)
+        lease = Lease(
+            runtime=runtime,
+            workers=workers,
+            tasks=tasks,
+            limits=limits,
+            occupancy=occupancy,
+            bind=pool.bind,
+        )
+        if not keep_containers:
+            stack.push_async_callback(remove_containers, runtime)
+        elif settings.containers_at_exit is ContainersAtExit.STOP:
+            stack.push_async_callback(stop_containers, runtime, lease, pool)
         inputs, running_tasks = Inputs(objects), RunningTasks()
         run_task = RunTask(
             TaskParts(
@@ -93,11 +113,24 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 tool_output_chars=settings.tool_output_chars,
             )
         )
+        await Adopt(
+            runtime=runtime,
+            workers=workers,
+            tasks=tasks,
+            occupancy=occupancy,
+            leases=_no_leases,
+            executor=executor,
+        )()
         engine = _engine(settings, metadata.database)
         await engine.start(run_task)
         stack.push_async_callback(engine.stop)
         stack.push_async_callback(running_tasks.stop)
-        await recover(tasks, engine, runtime)
+        await recover(tasks, engine)
+        reaper = Reaper(
+            ReaperParts(runtime, occupancy, tasks, _no_leases, clock, executor), _idle(settings)
+        )
+        stack.push_async_callback(_ended, asyncio.create_task(reaper.run()))
+        stack.push_async_callback(_stopped, pool, asyncio.create_task(pool.run()))
         heeding = asyncio.create_task(running_tasks.heed(metadata.cancels.follow()))
         stack.callback(heeding.cancel)
         yield Services(
@@ -254,25 +287,25 @@ def _largest_budget(settings: Settings) -> Budget:
     return Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
 
 
-async def _stop_containers(lease: Lease, runtime: Runtime) -> None:
-    """Stop what we used, and what an orchestrator that was killed here has left running."""
-    failures = await lease.stop_all()
-    try:
-        for container in await runtime.list():
-            if _runs_here(container):
-                await runtime.stop(container.name)
-    except RuntimeFailure as failure:
-        failures.append(failure)
-    for each in failures:
-        log.error("container_left_running", code=each.code, detail=each.detail)
+def _idle(settings: Settings) -> IdleLimits:
+    return IdleLimits(
+        pause_seconds=settings.idle_pause_seconds,
+        stop_seconds=settings.idle_stop_seconds,
+        remove_seconds=settings.idle_remove_seconds,
+    )
 
 
-def _runs_here(container: Container) -> bool:
-    # Without its socket under our data directory it is another orchestrator's.
-    uds = container.endpoint.uds
-    return container.state is ContainerState.RUNNING and uds is not None and uds.exists()
+async def _no_leases() -> Mapping[str, str]:
+    # One orchestrator runs on a database: nobody else can hold one.
+    return {}
 
 
-async def _remove_containers(_lease: Lease, runtime: Runtime) -> None:
-    for container in await runtime.list():
-        await runtime.remove(container.name)
+async def _ended(loop: "asyncio.Task[None]") -> None:
+    loop.cancel()
+    await asyncio.wait({loop})
+
+
+async def _stopped(pool: Pool, filling: "asyncio.Task[None]") -> None:
+    pool.stop()
+    await asyncio.wait({filling}, timeout=POOL_SECONDS)
+    await _ended(filling)

@@ -14,6 +14,7 @@ from orchestrator.runtimes.docker_engine import DockerEngine, explanation, image
 
 REMOVAL_SECONDS = 15.0
 PAUSE_SECONDS = 0.05
+FREEZE_ATTEMPTS = 3
 NETWORK_OPTIONS = {
     "com.docker.network.bridge.enable_icc": "false",
     "com.docker.network.bridge.enable_ip_masquerade": "false",
@@ -103,8 +104,21 @@ class DockerObjects:
             ) from error
 
     async def pause(self, container: str) -> None:
-        """Freeze a container; one that does not run, or is frozen already, is left as it is."""
-        await self._unless_gone(lambda client: client.pause(container), HTTPStatus.CONFLICT)
+        """Freeze a container; one that does not run, or is frozen already, is left as it is.
+
+        With the first version of control groups the kernel may give up on a busy machine, and lets
+        the container go on; so it is tried again.
+        """
+        for attempt in range(1, FREEZE_ATTEMPTS + 1):
+            try:
+                await self._unless_gone(lambda client: client.pause(container), HTTPStatus.CONFLICT)
+            except RuntimeUnavailable:
+                raise
+            except RuntimeFailure:
+                if attempt == FREEZE_ATTEMPTS:
+                    raise
+            else:
+                return
 
     async def unpause(self, container: str) -> None:
         """Let a paused container go on; one that is not paused is left as it is."""
