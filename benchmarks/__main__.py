@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
+from benchmarks.idle import bound, sleeping
 from benchmarks.measures import checkpoint, cold, memory, step, warm
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
@@ -40,6 +41,8 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await step(parts, rounds),
             await checkpoint(parts, rounds),
             await memory(parts),
+            *await sleeping(parts, rounds),
+            await bound(parts, rounds),
         ]
 
 

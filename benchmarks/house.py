@@ -1,5 +1,6 @@
 """A house to measure in: real database, runtime, mirrors and workers, and a repository."""
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +27,7 @@ from orchestrator.storage.postgres.tasks import PostgresTaskStore
 from orchestrator.version import VERSION
 from orchestrator.workers.client import HttpWorkers
 
-IMAGE = f"berth-agent:{VERSION}"
+IMAGE = os.environ.get("BERTH_AGENT_IMAGE", f"berth-agent:{VERSION}")
 DEPLOYMENT = "benchmarks"
 FILES = 200
 IDENTITY = ("-c", "user.name=Berth", "-c", "user.email=berth@localhost")

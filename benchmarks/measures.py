@@ -16,7 +16,7 @@ from orchestrator.domain.conversation import Message, ModelTurn, Role, ToolCall,
 from orchestrator.domain.task import NewTask
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.flow.hands import Hands
-from orchestrator.flow.lease import Leased
+from orchestrator.flow.lease import Lease, Leased
 from orchestrator.ports import PreparedTask, Steps, Toolbox
 from orchestrator.settings import RuntimeChoice
 
@@ -36,7 +36,7 @@ async def cold(parts: House, choice: RuntimeChoice, rounds: int) -> Figure:
     floors, samples = [], []
     for _ in range(rounds):
         floors.append(await _floor_of_start(choice))
-        task = await _new_task(parts)
+        task = await new_task(parts)
         began = time.perf_counter()
         await _first_result(parts, task)
         samples.append((time.perf_counter() - began) * MILLISECONDS)
@@ -48,13 +48,13 @@ async def cold(parts: House, choice: RuntimeChoice, rounds: int) -> Figure:
 
 async def warm(parts: House, rounds: int) -> Figure:
     """From a request on a known repository to the first tool result in its running container."""
-    await _first_result(parts, await _new_task(parts))
+    await _first_result(parts, await new_task(parts))
     samples = []
     for _ in range(rounds):
         began = time.perf_counter()
-        await _first_result(parts, await _new_task(parts))
+        await _first_result(parts, await new_task(parts))
         samples.append((time.perf_counter() - began) * MILLISECONDS)
-    floor = ("`git worktree add` of the same tree", await _floor_of_worktree(parts, rounds))
+    floor = ("`git worktree add` of the same tree", await floor_of_worktree(parts, rounds))
     return figure("warm reuse to first tool result", "ms", samples, target=120, floor=floor)
 
 
@@ -75,7 +75,7 @@ async def step(parts: House, rounds: int) -> Figure:
     await engine.start(run)
     try:
         for _ in range(rounds):
-            task = await _new_task(parts)
+            task = await new_task(parts)
             known[task.id] = task
             await engine.submit(task.id, task.workspace.id)
         async with asyncio.timeout(STEP_SECONDS * rounds):
@@ -92,7 +92,7 @@ async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:
 
 async def checkpoint(parts: House, rounds: int) -> Figure:
     """What a durable call pays for its checkpoint when it changes one file of a large tree."""
-    task = await _new_task(parts)
+    task = await new_task(parts)
     plain: list[float] = []
     kept: list[float] = []
     async with parts.lease.hold(parts.workspace) as leased:
@@ -119,7 +119,7 @@ async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -
 
 async def memory(parts: House) -> Figure:
     """Resident memory of a worker that has served tool calls."""
-    task = await _new_task(parts)
+    task = await new_task(parts)
     async with parts.lease.hold(parts.workspace) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
@@ -129,7 +129,8 @@ async def memory(parts: House) -> Figure:
     return figure("memory of a worker", "MB", [max(sizes)], target=80, floor=floor)
 
 
-async def _new_task(parts: House) -> NewTask:
+async def new_task(parts: House) -> NewTask:
+    """A recorded task on the house's repository."""
     repository = parts.workspace.repositories[0]
     start = await parts.repositories.start_point(repository.url, repository.name, None)
     task = NewTask(secrets.token_hex(8), "measure", parts.workspace, (start,), (), BUDGET)
@@ -141,13 +142,19 @@ async def _first_result(parts: House, task: NewTask) -> None:
     """What happens to an accepted task until its first tool has answered."""
     repository = parts.workspace.repositories[0]
     await parts.repositories.start_point(repository.url, repository.name, None)
-    async with parts.lease.hold(parts.workspace) as leased:
+    await first_tool_result(parts, task, parts.lease)
+
+
+async def first_tool_result(parts: House, task: NewTask, lease: Lease) -> str:
+    """From a task that is about to run to its first tool result; how its container was got."""
+    async with lease.hold(parts.workspace) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
             result = await toolbox.call("list_directory", {"path": "."})
     if result.is_error or "package0" not in result.text:
         raise RuntimeError(f"the first tool call failed: {result.text}")
+    return leased.container.how.value
 
 
 class _InstantModel:
@@ -203,7 +210,8 @@ async def _floor_of_start(choice: RuntimeChoice) -> float:
     )  # fmt: skip
 
 
-async def _floor_of_worktree(parts: House, rounds: int) -> float:
+async def floor_of_worktree(parts: House, rounds: int) -> float:
+    """Median milliseconds of making a worktree by git alone."""
     repository = Path(parts.workspace.repositories[0].url.path)
     times = []
     for number in range(rounds):
