@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
+from benchmarks.idle import bound, sleeping
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
 from benchmarks.preserving import preserving
 from benchmarks.readers import readers
@@ -45,6 +46,8 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             *await preserving(parts, rounds),
             await memory(parts),
             await readers(parts, directory, choice, rounds),
+            *await sleeping(parts, rounds),
+            await bound(parts, rounds),
         ]
 
 

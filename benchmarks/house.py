@@ -45,6 +45,7 @@ class House:
 
     runtime: Runtime
     lease: Lease
+    leases: PostgresLeases
     generation: int
     supply: Supply
     repositories: GitRepositories
@@ -102,6 +103,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
                 leases=leases,
                 shares=LeaseShares(leases, asyncio.Event()),
             ),
+            leases=leases,
             generation=await leases.acquire(workspace.id),
             supply=Supply(repositories, Inherit(tasks, _no_past)),
             repositories=repositories,

@@ -16,7 +16,7 @@ from orchestrator.domain.conversation import Message, ModelTurn, Role, ToolCall,
 from orchestrator.domain.task import NewTask
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.flow.hands import Hands
-from orchestrator.flow.lease import Leased
+from orchestrator.flow.lease import Lease, Leased
 from orchestrator.ports import OnText, PreparedTask, Steps, Toolbox
 from orchestrator.settings import RuntimeChoice
 
@@ -55,7 +55,7 @@ async def warm(parts: House, rounds: int) -> Figure:
         began = time.perf_counter()
         await _first_result(parts, await new_task(parts))
         samples.append((time.perf_counter() - began) * MILLISECONDS)
-    floor = ("`git worktree add` of the same tree", await _floor_of_worktree(parts, rounds))
+    floor = ("`git worktree add` of the same tree", await floor_of_worktree(parts, rounds))
     return figure("warm reuse to first tool result", "ms", samples, target=120, floor=floor)
 
 
@@ -160,13 +160,19 @@ async def _first_result(parts: House, task: NewTask) -> None:
     """What happens to an accepted task until its first tool has answered."""
     repository = parts.workspace.repositories[0]
     await parts.repositories.start_point(repository.url, repository.name, None)
-    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
+    await first_tool_result(parts, task, parts.lease)
+
+
+async def first_tool_result(parts: House, task: NewTask, lease: Lease) -> str:
+    """From a task that is about to run to its first tool result; how its container was got."""
+    async with lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
             result = await toolbox.call("list_directory", {"path": "."})
     if result.is_error or "package0" not in result.text:
         raise RuntimeError(f"the first tool call failed: {result.text}")
+    return leased.container.how.value
 
 
 class _InstantModel:
@@ -226,7 +232,8 @@ async def _floor_of_start(choice: RuntimeChoice) -> float:
     )  # fmt: skip
 
 
-async def _floor_of_worktree(parts: House, rounds: int) -> float:
+async def floor_of_worktree(parts: House, rounds: int) -> float:
+    """Median milliseconds of making a worktree by git alone."""
     repository = Path(parts.workspace.repositories[0].url.path)
     times = []
     for number in range(rounds):

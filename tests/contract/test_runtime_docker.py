@@ -9,7 +9,7 @@ import pytest
 from docker.models.containers import Container as EngineContainer
 from tests.support.runtimes import IMAGE, STAND_IN, Bench, inside, new_spec, problem_with, require
 
-from orchestrator.domain.container import ContainerState, Reuse
+from orchestrator.domain.container import Reuse
 from orchestrator.errors import ContainerStartFailed, RuntimeUnavailable
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem
@@ -78,21 +78,6 @@ async def test_another_transport_makes_a_new_container(docker_bench: Bench) -> N
     again = await docker_bench.make(transport=Transport.TCP).ensure(spec)
     assert again.how is Reuse.RECREATE
     assert (await inside(again, "print('reached')")).out == "reached\n"
-
-
-async def test_a_paused_container_is_resumed(
-    docker_bench: Bench, engine: docker.DockerClient
-) -> None:
-    runtime, spec = docker_bench.make(), new_spec()
-    await runtime.ensure(spec)
-    engine_container(engine, docker_bench, spec.name).pause()
-    found = await runtime.poll(spec.name)
-    assert found is not None
-    assert found.state is ContainerState.PAUSED
-    assert (await runtime.ensure(spec)).how is Reuse.RESUME
-    engine_container(engine, docker_bench, spec.name).pause()
-    await runtime.stop(spec.name)
-    assert (await runtime.ensure(spec)).how is Reuse.START
 
 
 async def test_a_container_that_is_not_ours_is_left_alone(

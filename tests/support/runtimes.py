@@ -156,6 +156,23 @@ class Bench:
             client.close()
         return bool(containers or volumes)
 
+    def rests(self) -> list[str]:
+        """All that is left of containers of this deployment, whatever their names."""
+        mark = f"*.{self.deployment}"
+        found = [str(path) for path in self.data_dir.rglob(mark)]
+        groups = Path("/sys/fs/cgroup")
+        found += [str(path) for path in groups.glob(f"*/berth/{self.deployment}-*/{mark}")]
+        if self.kind == "docker":
+            client = docker.from_env()
+            try:
+                label = f"berth.deployment={self.deployment}"
+                listed = client.containers.list(all=True, filters={"label": label})
+                found += [str(each.name) for each in listed]
+                found += [str(each.name) for each in client.volumes.list(filters={"label": label})]
+            finally:
+                client.close()
+        return found
+
     async def clean(self) -> None:
         """Remove all that the runtimes made."""
         for deployment in dict.fromkeys((self.deployment, *self._deployments)):

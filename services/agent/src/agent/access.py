@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agent.answers import answer
 from agent.errors import BadRequest, Conflict, NotOurs
 
-OPEN_PATHS = frozenset({"/health", "/claim"})
+OPEN_PATHS = frozenset({"/health", "/warm", "/claim"})
 _KEY = re.compile(r"[\x21-\x7e]{16,512}")
 _SCHEME = "Bearer "
 

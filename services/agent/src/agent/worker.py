@@ -1,8 +1,10 @@
 """The worker's HTTP interface: lifecycle routes, and MCP for the tools.
 
-Routes (all but the first two need the key of the claim, and all but the first the newest lease):
+Routes (all but the first three need the key of the claim and the newest lease; the claim needs the
+newest lease):
 
     GET  /health                          is it up, is it claimed
+    POST /warm                            load the tools now, before anybody claims it
     POST /claim {key}                     make it ours
     GET  /repositories                    which clones it has
     PUT  /repositories/{name}?url=        a git bundle to fetch from
@@ -106,6 +108,7 @@ class Worker:
         return Starlette(
             routes=[
                 Route("/health", self._health),
+                Route("/warm", self._warm, methods=["POST"]),
                 Route("/claim", self._make_claim, methods=["POST"]),
                 Route("/repositories", self._repositories),
                 Route("/repositories/{name}", self._receive, methods=["PUT"]),
@@ -148,6 +151,10 @@ class Worker:
                 "claimed": self._claim.made,
             }
         )
+
+    async def _warm(self, _request: Request) -> JSONResponse:
+        await self._tools.get()
+        return JSONResponse({})
 
     async def _make_claim(self, request: Request) -> JSONResponse:
         self._claim.make(await read_key(request))

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,15 @@ from orchestrator.api.services import ModelInfo, Services
 from orchestrator.clock import SystemClock
 from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
-from orchestrator.domain.container import Container, ContainerState, Limits
+from orchestrator.domain.container import Limits
 from orchestrator.domain.fleet import Identity
+from orchestrator.domain.idle import IdleLimits
 from orchestrator.domain.task import Task
 from orchestrator.durability.dbos_engine import DbosEngine
-from orchestrator.errors import BerthError, DatabaseUnavailable, RuntimeFailure
+from orchestrator.errors import BerthError, DatabaseUnavailable
 from orchestrator.flow.accept import Accept
+from orchestrator.flow.adopt import Adopt
+from orchestrator.flow.at_exit import remove_containers, stop_containers
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.compare import Compare
 from orchestrator.flow.continuation import Continue, Say
@@ -30,8 +33,11 @@ from orchestrator.flow.fork import Fork
 from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.past_tree import require_past_tree
+from orchestrator.flow.pool import Pool
 from orchestrator.flow.preserve import Preserve
+from orchestrator.flow.reap import Reaper, ReaperParts
 from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
@@ -51,7 +57,7 @@ from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.docker_engine import docker_problem
 from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.runtimes.selection import choose
-from orchestrator.settings import RuntimeChoice, Settings
+from orchestrator.settings import ContainersAtExit, RuntimeChoice, Settings
 from orchestrator.storage.objects.files import FileObjectStore
 from orchestrator.storage.objects.gcs import GcsObjectStore
 from orchestrator.storage.postgres.cancels import PostgresCancels
@@ -69,6 +75,9 @@ from orchestrator.workers.client import HttpWorkers
 VITAL_CONNECTIONS = 2
 
 log = structlog.get_logger(__name__)
+
+POOL_SECONDS = 3.0
+"""How long the end of the service waits for a container that the pool has begun."""
 
 
 @asynccontextmanager
@@ -95,24 +104,30 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         stack.push_async_callback(model.close)
         repositories = _repositories(settings)
         objects = await _objects(settings, stack)
-        clock = SystemClock()
+        clock, workers, limits = SystemClock(), HttpWorkers(), _limits(settings)
+        occupancy, executor = Occupancy(), metadata.identity.executor_id
+        pool = Pool(runtime=runtime, workers=workers, limits=limits, size=settings.warm_pool)
         running_tasks = RunningTasks()
         shares = LeaseShares(metadata.leases, running_tasks.stopping)
         # A running task waits out an outage of Postgres; a caller is told of it.
         patient = metadata.database.patient()
         lease = Lease(
             runtime=runtime,
-            workers=HttpWorkers(),
+            workers=workers,
             tasks=PostgresTaskStore(patient),
-            limits=_limits(settings),
+            limits=limits,
             leases=metadata.leases,
             shares=shares,
+            occupancy=occupancy,
+            bind=pool.bind,
         )
         await metadata.executors.register()
         # After our containers have ended: until then nobody else may use them.
         stack.push_async_callback(_resign, metadata.executors)
-        end_containers = _stop_containers if keep_containers else _remove_containers
-        stack.push_async_callback(end_containers, lease, runtime)
+        if not keep_containers:
+            stack.push_async_callback(remove_containers, runtime)
+        elif settings.containers_at_exit is ContainersAtExit.STOP:
+            stack.push_async_callback(stop_containers, runtime, lease, pool)
         inputs = Inputs(objects)
         engine, agent = _engine(settings, metadata), _agent(settings)
         recall = Recall(tasks, engine, agent.repeats_named)
@@ -152,10 +167,26 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         )
         await fleet.beat()
         stack.callback(asyncio.create_task(fleet.live()).cancel)
+        await Adopt(
+            runtime=runtime,
+            workers=workers,
+            tasks=tasks,
+            occupancy=occupancy,
+            leases=partial(_holders, metadata.leases),
+            executor=executor,
+        )()
         await engine.start(run_task)
         stack.push_async_callback(engine.stop)
         stack.push_async_callback(running_tasks.stop)
-        await recover(tasks, engine, runtime)
+        await recover(tasks, engine)
+        reaper = Reaper(
+            ReaperParts(
+                runtime, occupancy, tasks, partial(_holders, metadata.leases), clock, executor
+            ),
+            _idle(settings),
+        )
+        stack.push_async_callback(_ended, asyncio.create_task(reaper.run()))
+        stack.push_async_callback(_stopped, pool, asyncio.create_task(pool.run()))
         for duty in (running_tasks.heed(metadata.cancels.follow()), fleet.look_after_others()):
             stack.callback(asyncio.create_task(duty).cancel)
         accept = Accept(inputs=inputs, tasks=tasks, events=events, engine=engine, runtime=info.name)
@@ -365,27 +396,25 @@ async def _resign(executors: PostgresExecutors) -> None:
         log.warning("not_resigned", detail=failure.detail)
 
 
-async def _stop_containers(lease: Lease, runtime: Runtime) -> None:
-    """Stop what we used, and what an orchestrator that was killed here has left running."""
-    failures: list[BerthError] = []
-    try:
-        failures += await lease.stop_all()
-        elsewhere = await lease.in_use_elsewhere()
-        for container in await runtime.list():
-            if _runs_here(container) and container.name not in elsewhere:
-                await runtime.stop(container.name)
-    except (RuntimeFailure, DatabaseUnavailable) as failure:
-        failures.append(failure)
-    for each in failures:
-        log.error("container_left_running", code=each.code, detail=each.detail)
+def _idle(settings: Settings) -> IdleLimits:
+    return IdleLimits(
+        pause_seconds=settings.idle_pause_seconds,
+        stop_seconds=settings.idle_stop_seconds,
+        remove_seconds=settings.idle_remove_seconds,
+    )
 
 
-def _runs_here(container: Container) -> bool:
-    # Without its socket under our data directory it is another orchestrator's.
-    uds = container.endpoint.uds
-    return container.state is ContainerState.RUNNING and uds is not None and uds.exists()
+async def _holders(leases: PostgresLeases) -> Mapping[str, str]:
+    """The executor that works in each leased workspace."""
+    return {each.workspace_id: each.executor_id for each in await leases.held()}
 
 
-async def _remove_containers(_lease: Lease, runtime: Runtime) -> None:
-    for container in await runtime.list():
-        await runtime.remove(container.name)
+async def _ended(loop: "asyncio.Task[None]") -> None:
+    loop.cancel()
+    await asyncio.wait({loop})
+
+
+async def _stopped(pool: Pool, filling: "asyncio.Task[None]") -> None:
+    pool.stop()
+    await asyncio.wait({filling}, timeout=POOL_SECONDS)
+    await _ended(filling)

@@ -28,6 +28,13 @@ class Transport(StrEnum):
     TCP = "tcp"
 
 
+class ContainersAtExit(StrEnum):
+    """What becomes of containers when the service ends in order."""
+
+    KEEP = "keep"
+    STOP = "stop"
+
+
 def default_data_dir(environment: Mapping[str, str], user_id: int) -> Path:
     """The customary place for a service's state: the system's for root, else the user's own."""
     if user_id == 0:
@@ -126,6 +133,32 @@ class Settings(BaseSettings):
     container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
     start_timeout_seconds: float = Field(
         default=30.0, gt=0, description="Longest time a container's worker may take to answer."
+    )
+    idle_pause_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds without a task until a container is paused; 0: never.",
+    )
+    idle_stop_seconds: float = Field(
+        default=3_600.0, ge=0, description="Seconds until it is stopped, its trees kept; 0: never."
+    )
+    idle_remove_seconds: float = Field(
+        default=7 * 86_400.0,
+        ge=0,
+        description="Seconds until it is removed with the trees of its tasks; 0: never.",
+    )
+    warm_pool: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Containers kept ready for workspaces that have none, about 75 MB each.",
+    )
+    containers_at_exit: ContainersAtExit = Field(
+        default=ContainersAtExit.STOP,
+        description=(
+            "What becomes of containers when the service ends: stop, or keep, so that their calls "
+            "go on and the next start finds them running."
+        ),
     )
     sandbox_uid: int = Field(
         default=10001, gt=0, description="User id that sandboxes run under when started by root."

@@ -47,3 +47,18 @@ def test_the_state_decides_while_image_and_limits_are_the_same(
 @pytest.mark.parametrize("state", list(ContainerState))
 def test_another_image_or_other_limits_replace_it_in_any_state(state: ContainerState) -> None:
     assert decide_reuse(replace(FOUND, state=state), "image-2") is Reuse.RECREATE
+
+
+@pytest.mark.parametrize(
+    ("state", "decision"),
+    [
+        (ContainerState.RUNNING, Reuse.REUSE),
+        (ContainerState.PAUSED, Reuse.RESUME),
+        (ContainerState.STOPPED, Reuse.RECREATE),
+        (ContainerState.BROKEN, Reuse.RECREATE),
+    ],
+)
+def test_what_runs_is_not_replaced_while_it_is_in_use(
+    state: ContainerState, decision: Reuse
+) -> None:
+    assert decide_reuse(replace(FOUND, state=state), "image-2", in_use=True) is decision

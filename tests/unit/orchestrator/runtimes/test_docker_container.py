@@ -39,6 +39,7 @@ def inspected(status: str, ports: Mapping[str, object] | None = None) -> Inspect
     return Inspected.model_validate(
         {
             "State": {"Status": status},
+            "Name": "/repo-1",
             "Created": "2026-11-21T07:46:00.123456789Z",
             "Config": {"Labels": {"berth.workspace": "w", "berth.fingerprint": "f"}},
             "NetworkSettings": {"Ports": ports},

@@ -24,6 +24,7 @@ class Reuse(StrEnum):
     START = "start"
     CREATE = "create"
     RECREATE = "recreate"
+    BIND = "bind"  # a generic container from the pool became the workspace's
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,23 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """A container to be ensured for a workspace.
+    """A container to be ensured for a workspace, or for the pool.
 
-    `labels` are kept on the container by the runtime, beside its own.
+    `labels` are kept on the container by the runtime, beside its own. `workspace_id` is empty for
+    the pool. `in_use` says that somebody works in the container already: then one that runs is
+    used as it is, whatever it was made from.
     """
 
     name: str
     workspace_id: str
     limits: Limits
     labels: Mapping[str, str] = field(default_factory=dict)
+    in_use: bool = False
+
+    @property
+    def is_pooled(self) -> bool:
+        """True if no workspace waits for it."""
+        return not self.workspace_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +69,9 @@ class Endpoint:
 class Container:
     """A container that exists.
 
-    `fingerprint` identifies image and limits it was made from. `how` tells how `ensure` came by
-    it; in a listing it is `reuse`.
+    `workspace_id` is empty while it is in the pool. `fingerprint` identifies image and limits it
+    was made from. `made_here` is true if it provably was made with our data directory. `how` tells
+    how `ensure` came by it; in a listing it is `reuse`.
     """
 
     name: str
@@ -72,17 +82,22 @@ class Container:
     created_at: datetime
     fingerprint: str
     how: Reuse = Reuse.REUSE
+    made_here: bool = True
 
 
-def decide_reuse(found: Container | None, fingerprint: str) -> Reuse:
+def decide_reuse(found: Container | None, fingerprint: str, *, in_use: bool = False) -> Reuse:
     """What `ensure` does about the container it found under the wanted name.
 
     A container made from another image or other limits is replaced: nothing of a workspace lives
-    in a container that is not also in its volume or in storage.
+    in a container that is not also in its volume or in storage. Not while somebody works in it,
+    though: what runs there would be killed.
     """
     if found is None:
         return Reuse.CREATE
-    if found.state is ContainerState.BROKEN or found.fingerprint != fingerprint:
+    if found.state is ContainerState.BROKEN:
+        return Reuse.RECREATE
+    runs = found.state in {ContainerState.RUNNING, ContainerState.PAUSED}
+    if found.fingerprint != fingerprint and not (in_use and runs):
         return Reuse.RECREATE
     return {
         ContainerState.RUNNING: Reuse.REUSE,

@@ -9,6 +9,9 @@ from orchestrator.domain.repository import RepositoryUrl
 
 ID_LENGTH = 16
 CONTAINER_PREFIX = "repo-"
+POOL_PREFIX = "pool-"
+"""Begins the names of containers that no workspace owns yet."""
+
 FILES = "files"
 """The directory of a task's tree that holds the files its caller gave."""
 
@@ -48,6 +51,12 @@ class WorkspaceRecord:
     created_at: datetime
     last_used_at: datetime
     task_count: int
+
+
+def owner_of(container_name: str) -> str:
+    """The id of the workspace that owns the container of this name; empty if none can."""
+    owner = container_name.removeprefix(CONTAINER_PREFIX)
+    return "" if owner == container_name else owner
 
 
 def workspace_of(urls: Sequence[RepositoryUrl]) -> Workspace:

@@ -1,14 +1,23 @@
 """The right to use a workspace's container, and the way to get one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.domain.container import Container, ContainerSpec, Limits
+from orchestrator.domain.container import Container, ContainerSpec, Limits, Reuse
 from orchestrator.domain.workspace import CONTAINER_PREFIX, Workspace
-from orchestrator.errors import RuntimeFailure, StaleLease, WorkerRefused
+from orchestrator.errors import StaleLease, WorkerRefused
+from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.ports import Leases, Runtime, TaskStore, Worker, Workers
+
+Bind = Callable[[ContainerSpec], Awaitable[bool]]
+"""Makes a container from the pool the one of a spec; False if there is none, or no need."""
+
+
+async def no_pool(_spec: ContainerSpec) -> bool:
+    """For a service without a pool."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,18 @@ class Leased:
 
 
 class Lease:
-    """Brings up containers for workspaces and remembers which ones this process used."""
+    """Brings up containers for workspaces and remembers which ones this process used.
+
+    Args:
+        runtime: Where containers run.
+        workers: Connects to what is in them.
+        tasks: Has the workers' keys.
+        limits: What a container may use.
+        leases: Where leases are recorded.
+        shares: Our own leases.
+        occupancy: Keeps the reaper away from what is in use.
+        bind: Takes containers from the pool.
+    """
 
     def __init__(
         self,
@@ -32,14 +52,23 @@ class Lease:
         limits: Limits,
         leases: Leases,
         shares: LeaseShares,
+        occupancy: Occupancy | None = None,
+        bind: Bind = no_pool,
     ) -> None:
-        self._leases = leases
-        self._shares = shares
         self._runtime = runtime
         self._workers = workers
         self._tasks = tasks
-        self._limits = limits
+        self.limits = limits
+        self._leases = leases
+        self._shares = shares
+        self._occupancy = occupancy or Occupancy()
+        self._bind = bind
         self._used: set[str] = set()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The names of the containers that this process has used and not discarded."""
+        return frozenset(self._used)
 
     def taken(self, workspace: Workspace, task_id: str) -> AbstractAsyncContextManager[int]:
         """The lease on a workspace for a task, while the context lasts; gives its generation.
@@ -79,22 +108,19 @@ class Lease:
             RuntimeFailure: No container could be brought up.
             StaleLease: The lease is not ours any more; the container is left as it is.
         """
-        await self.confirm(workspace, generation)
-        spec = ContainerSpec(workspace.container_name, workspace.id, self._limits)
+        name = workspace.container_name
         key = await self._tasks.worker_key(workspace)
-        self._used.add(spec.name)
-        container = await self._runtime.ensure(spec)
-        try:
-            worker = await self._workers.connect(container, key, generation)
-        except WorkerRefused:
-            # Claimed with a key of another database: a worker that starts anew is unclaimed.
+        async with self._occupancy.at(name) as door:
             await self.confirm(workspace, generation)
-            await self._runtime.stop(spec.name)
-            container = await self._runtime.ensure(spec)
-            worker = await self._workers.connect(container, key, generation)
+            self._used.add(name)
+            spec = ContainerSpec(name, workspace.id, self.limits, in_use=door.in_use)
+            container = await self._bring_up(spec)
+            worker = await self._connected(spec, container, key, workspace, generation)
+            door.users += 1
         try:
             yield Leased(container, worker, generation)
         finally:
+            self._occupancy.leave(name)
             await worker.close()
 
     async def discard(self, workspace: Workspace, generation: int) -> None:
@@ -104,23 +130,11 @@ class Lease:
             RuntimeFailure: It cannot be removed.
             StaleLease: The lease is not ours any more; the container is left as it is.
         """
-        await self.confirm(workspace, generation)
-        await self._runtime.remove(workspace.container_name)
-        self._used.discard(workspace.container_name)
-
-    async def stop_all(self) -> list[RuntimeFailure]:
-        """Stop every container this process used; their work stays. Returns what failed.
-
-        Those that another orchestrator has taken over are left alone.
-        """
-        failures = []
-        for name in sorted(self._used - await self.in_use_elsewhere()):
-            try:
-                await self._runtime.stop(name)
-            except RuntimeFailure as failure:
-                failures.append(failure)
-        self._used.clear()
-        return failures
+        name = workspace.container_name
+        async with self._occupancy.at(name):
+            await self.confirm(workspace, generation)
+            await self._runtime.remove(name)
+        self._used.discard(name)
 
     async def in_use_elsewhere(self) -> frozenset[str]:
         """Names of the containers that live orchestrators other than this one work in."""
@@ -130,3 +144,26 @@ class Lease:
             for lease in await self._leases.held()
             if own.get(lease.workspace_id) != lease.generation
         )
+
+    async def _bring_up(self, spec: ContainerSpec) -> Container:
+        bound = await self._bind(spec)
+        container = await self._runtime.ensure(spec)
+        if bound and container.how is Reuse.RESUME:
+            return replace(container, how=Reuse.BIND)
+        return container
+
+    async def _connected(
+        self,
+        spec: ContainerSpec,
+        container: Container,
+        key: str,
+        workspace: Workspace,
+        generation: int,
+    ) -> Worker:
+        try:
+            return await self._workers.connect(container, key, generation)
+        except WorkerRefused:
+            # Claimed with a key of another database: a worker that starts anew is unclaimed.
+            await self.confirm(workspace, generation)
+            await self._runtime.stop(spec.name)
+            return await self._workers.connect(await self._runtime.ensure(spec), key, generation)

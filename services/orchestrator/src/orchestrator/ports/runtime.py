@@ -1,10 +1,10 @@
 """Where containers run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.domain.container import Container, ContainerSpec
+from orchestrator.domain.container import Container, ContainerSpec, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,10 @@ class RuntimeInfo:
 class Runtime(Protocol):
     """Where containers run.
 
-    Names are those of `Workspace.container_name`. A runtime lists and touches only containers of
-    its own deployment. "Already gone" is success for `stop` and `remove`; an engine that does not
-    answer raises `RuntimeUnavailable` everywhere and is never taken for "gone".
+    Names are those of `Workspace.container_name` and of the pool. A runtime lists and touches only
+    containers of its own deployment. "Already gone" is success for `pause`, `stop` and `remove`; an
+    engine that does not answer raises `RuntimeUnavailable` everywhere and is never taken for
+    "gone".
     """
 
     async def ensure(self, spec: ContainerSpec) -> Container:
@@ -46,6 +47,35 @@ class Runtime(Protocol):
         """
         ...
 
+    async def pause(self, name: str) -> None:
+        """Freeze the container's processes, whole; `ensure` lets them go on where they were.
+
+        What does not run is left as it is. A call that fails midway leaves it running or paused.
+
+        Raises:
+            RuntimeFailure: Its processes cannot be frozen.
+        """
+        ...
+
+    async def bind(self, pooled: str, spec: ContainerSpec) -> bool:
+        """Make the container `pooled` the one of a workspace, with its volume and its worker.
+
+        After a crash at any moment the container belongs to the workspace or to nobody.
+
+        Returns:
+            False if nothing was done: the workspace has a container or work of its own, or there
+            is no such container.
+
+        Raises:
+            RuntimeUnavailable: The engine does not answer; whether it was done is open. Then
+                `ensure` settles it, and `pooled` must not be offered to anybody else.
+        """
+        ...
+
+    async def fingerprint(self, limits: Limits) -> str:
+        """What a container that is made now with these limits has as its fingerprint."""
+        ...
+
     async def stop(self, name: str) -> None:
         """End the container's processes and keep its work; `ensure` brings it back."""
         ...
@@ -56,6 +86,18 @@ class Runtime(Protocol):
 
     async def list(self) -> Sequence[Container]:
         """All containers of this deployment, in any state, sorted by name."""
+        ...
+
+    async def tidy(self, known: Collection[str]) -> Sequence[str]:
+        """Remove what crashes have left of containers, where it provably is ours.
+
+        That is what belongs to no container: half-made bindings, directories of sockets, control
+        groups, and work under names that are not in `known`. To be called while nobody else uses
+        this runtime.
+
+        Returns:
+            What was removed, for the log.
+        """
         ...
 
     async def logs(self, name: str, lines: int) -> str:

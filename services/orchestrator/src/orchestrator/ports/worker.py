@@ -214,3 +214,16 @@ class Workers(Protocol):
             WorkerUnreachable: It does not answer.
         """
         ...
+
+    async def is_healthy(self, container: Container) -> bool:
+        """Whether the worker of a running container answers within a few seconds."""
+        ...
+
+    async def warm(self, container: Container) -> None:
+        """Have an unclaimed worker load its tools; returns once it has.
+
+        Raises:
+            WorkerRefused: It cannot.
+            WorkerUnreachable: It does not answer.
+        """
+        ...

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,6 +74,20 @@ class Cgroups:
                     raise RuntimeFailure(f"The control group {directory} cannot be emptied.")
                 _end_members(directory)
                 time.sleep(REMOVAL_PAUSE_SECONDS)
+
+    def names(self) -> Collection[str]:
+        """The sandboxes that have a group."""
+        found = set()
+        for directory in self._directories("", frozenset(CONTROLLERS)):
+            if directory.is_dir():
+                found |= {entry.name for entry in directory.iterdir() if entry.is_dir()}
+        return found
+
+    def remove_set(self) -> None:
+        """Remove the set's own group, unless it has groups of sandboxes."""
+        for directory in self._directories("", frozenset(CONTROLLERS)):
+            with suppress(OSError):
+                directory.rmdir()
 
     def _can_create(self, controller: str) -> bool:
         parent = self._directory("", controller)

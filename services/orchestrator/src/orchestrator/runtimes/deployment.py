@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 DEFAULT_DEPLOYMENT = "default"
 
@@ -35,3 +37,8 @@ def fingerprint(**facts: object) -> str:
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def place_of(data_dir: Path) -> str:
+    """A short digest that names a data directory."""
+    return hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:12]

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from orchestrator.domain.container import (
     ContainerSpec,
     ContainerState,
     Endpoint,
+    Limits,
     Reuse,
     decide_reuse,
 )
@@ -24,19 +25,30 @@ from orchestrator.errors import (
     RuntimeUnavailable,
 )
 from orchestrator.ports import RuntimeInfo
-from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment, fingerprint
+from orchestrator.runtimes.deployment import (
+    DEFAULT_DEPLOYMENT,
+    Deployment,
+    fingerprint,
+    place_of,
+)
 from orchestrator.runtimes.docker_container import (
     BIRTH_LABEL,
     DEPLOYMENT_LABEL,
     FINGERPRINT_LABEL,
+    HOME_LABEL,
+    PLACE_LABEL,
     RUNTIME,
     VERSION_LABEL,
     WORKSPACE_LABEL,
     Creation,
+    Inspected,
+    Listed,
     creation_body,
 )
 from orchestrator.runtimes.docker_engine import DockerEngine
 from orchestrator.runtimes.docker_objects import DockerObjects, NameTaken
+from orchestrator.runtimes.docker_work import DockerWork, volume_of
+from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.readiness import (
     Readiness,
@@ -47,7 +59,6 @@ from orchestrator.runtimes.readiness import (
 from orchestrator.runtimes.socket_directory import SocketDirectories
 from orchestrator.settings import Transport
 
-PARALLEL_STARTS = 4
 ATTEMPTS = 10
 ATTEMPT_PAUSE_SECONDS = 0.1  # the engine reserves a name before the container can be seen
 STOP_SECONDS = 2
@@ -92,8 +103,10 @@ class DockerRuntime:
         self._sockets = SocketDirectories(data_dir)
         self._engine = DockerEngine()
         self._objects = DockerObjects(self._engine)
+        self._place = place_of(data_dir)
+        self._work = DockerWork(self._objects, self._deployment, self._sockets, self._place)
         self._locks = NamedLocks()
-        self._starts = asyncio.Semaphore(PARALLEL_STARTS)
+        self._gate = StartGate()
 
     async def ensure(self, spec: ContainerSpec) -> Container:
         """See `ports.Runtime.ensure`."""
@@ -114,7 +127,26 @@ class DockerRuntime:
         found = await self._objects.inspect(self._deployment.qualify(name))
         if found is None or found.labels.get(DEPLOYMENT_LABEL) != self._deployment.name:
             return None
-        return found.container(name, self._endpoint(name))
+        return self._container(name, found)
+
+    async def pause(self, name: str) -> None:
+        """See `ports.Runtime.pause`."""
+        async with self._locks.hold(name):
+            if await self.poll(name) is not None:
+                await self._objects.pause(self._deployment.qualify(name))
+
+    async def bind(self, pooled: str, spec: ContainerSpec) -> bool:
+        """See `ports.Runtime.bind`."""
+        async with self._locks.hold(spec.name), self._locks.hold(pooled):
+            return await self._work.bind(pooled, spec.name)
+
+    async def fingerprint(self, limits: Limits) -> str:
+        """See `ports.Runtime.fingerprint`."""
+        return self._fingerprint(limits, await self._objects.image_id(self._image))
+
+    async def tidy(self, known: Collection[str]) -> Sequence[str]:
+        """See `ports.Runtime.tidy`."""
+        return await self._work.tidy(known)
 
     async def stop(self, name: str) -> None:
         """See `ports.Runtime.stop`."""
@@ -131,7 +163,7 @@ class DockerRuntime:
         """See `ports.Runtime.remove`."""
         async with self._locks.hold(name):
             await self._remove_container(name)
-            await self._remove_work(name)
+            await self._work.remove(name)
 
     async def list(self) -> Sequence[Container]:
         """See `ports.Runtime.list`."""
@@ -139,7 +171,7 @@ class DockerRuntime:
         for listed in await self._objects.listed(f"{DEPLOYMENT_LABEL}={self._deployment.name}"):
             name = self._deployment.plain(listed.engine_name)
             if name is not None:
-                found.append(listed.container(name, self._endpoint(name)))
+                found.append(self._container(name, listed))
         return sorted(found, key=lambda container: container.name)
 
     async def logs(self, name: str, lines: int) -> str:
@@ -171,18 +203,20 @@ class DockerRuntime:
         found, image = await asyncio.gather(
             self.poll(spec.name), self._objects.image_id(self._image)
         )
-        wanted = self._fingerprint(spec, image)
-        how = decide_reuse(found, wanted)
-        if found is not None and how is Reuse.REUSE:
+        wanted = self._fingerprint(spec.limits, image)
+        how = decide_reuse(found, wanted, in_use=spec.in_use)
+        if found is not None and how in {Reuse.REUSE, Reuse.RESUME}:
+            if how is Reuse.RESUME:
+                await self._objects.unpause(self._deployment.qualify(spec.name))
             alive = partial(self._is_running, spec.name)
             if await is_responsive(found.endpoint, self._start_timeout_seconds, alive):
-                return found
+                return replace(found, state=ContainerState.RUNNING, how=how)
             how = decide_reuse(await self.poll(spec.name), wanted)
-            if how is Reuse.REUSE:
+            if how in {Reuse.REUSE, Reuse.RESUME}:
                 how = Reuse.RECREATE  # runs but hangs
         birth = uuid.uuid4().hex
         try:
-            async with self._starts:
+            async with self._gate.enter(patient=spec.is_pooled):
                 await self._start(spec, image, wanted, how, birth)
             return replace(await self._wait(spec.name), how=how)
         except RuntimeUnavailable:
@@ -195,20 +229,22 @@ class DockerRuntime:
         self, spec: ContainerSpec, image: str, wanted: str, how: Reuse, birth: str
     ) -> None:
         qualified = self._deployment.qualify(spec.name)
-        if how is Reuse.RESUME:
-            await self._objects.unpause(qualified)
-            return
         if how is Reuse.RECREATE:
             await self._objects.remove(qualified)
+        home = await self._work.settle(spec.name)
         if self._transport is Transport.SOCKET:
-            self._sockets.make(qualified)
+            self._sockets.make(home)
         if how in {Reuse.CREATE, Reuse.RECREATE}:
-            creation = await self._creation(spec, image, wanted, birth)
+            creation = await self._creation(spec, image, home, wanted, birth)
             await self._objects.create(qualified, creation_body(creation))
         await self._objects.start(qualified)
 
-    async def _creation(self, spec: ContainerSpec, image: str, wanted: str, birth: str) -> Creation:
+    async def _creation(
+        self, spec: ContainerSpec, image: str, home: str, wanted: str, birth: str
+    ) -> Creation:
         labels = {
+            HOME_LABEL: home,
+            PLACE_LABEL: self._place,
             DEPLOYMENT_LABEL: self._deployment.name,
             WORKSPACE_LABEL: spec.workspace_id,
             FINGERPRINT_LABEL: wanted,
@@ -217,7 +253,7 @@ class DockerRuntime:
         creation = Creation(
             spec=spec,
             image=image,
-            volume=self._volume(spec.name),
+            volume=volume_of(home),
             labels=labels,
             birth=birth,
             command=self._agent_command,
@@ -228,7 +264,7 @@ class DockerRuntime:
             return replace(creation, network=network)
         return replace(
             creation,
-            sockets=self._sockets.path(self._deployment.qualify(spec.name)),
+            sockets=self._sockets.path(home),
             hosts=self._sockets.write("hosts", HOSTS),
         )
 
@@ -251,34 +287,29 @@ class DockerRuntime:
     async def _clear_failed(self, name: str, birth: str) -> None:
         """Remove what a failed start has left, and the volume if that start made it."""
         await self._remove_container(name)
-        labels = await self._objects.volume_labels(self._volume(name))
+        labels = await self._objects.volume_labels(volume_of(await self._work.home(name)))
         if labels.get(BIRTH_LABEL) == birth:
-            await self._remove_work(name)
+            await self._work.remove(name)
 
     async def _remove_container(self, name: str) -> None:
         if await self.poll(name) is not None:
             await self._objects.remove(self._deployment.qualify(name))
 
-    async def _remove_work(self, name: str) -> None:
-        await self._objects.remove_volume(self._volume(name))
-        self._sockets.remove(self._deployment.qualify(name))
-
-    def _fingerprint(self, spec: ContainerSpec, image: str) -> str:
+    def _fingerprint(self, limits: Limits, image: str) -> str:
         return fingerprint(
             image=image,
-            memory=spec.limits.memory_bytes,
-            cpus=spec.limits.cpus,
-            pids=spec.limits.pids,
+            memory=limits.memory_bytes,
+            cpus=limits.cpus,
+            pids=limits.pids,
             transport=self._transport,
             # A container of another orchestrator has its socket where we do not look for it.
             sockets=None if self._transport is Transport.TCP else str(self._sockets.root),
             version=version("berth"),
         )
 
-    def _endpoint(self, name: str) -> Endpoint | None:
-        if self._transport is Transport.TCP:
-            return None
-        return self._sockets.endpoint(self._deployment.qualify(name))
-
-    def _volume(self, name: str) -> str:
-        return f"berth-{self._deployment.qualify(name)}"
+    def _container(self, name: str, facts: Inspected | Listed) -> Container:
+        socket: Endpoint | None = None
+        if self._transport is Transport.SOCKET:
+            socket = self._sockets.endpoint(facts.home)
+        made_here = facts.labels.get(PLACE_LABEL) == self._place
+        return replace(facts.container(name, socket), made_here=made_here)

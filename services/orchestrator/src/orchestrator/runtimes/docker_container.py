@@ -14,6 +14,7 @@ from orchestrator.domain.container import (
     Endpoint,
     Reuse,
 )
+from orchestrator.domain.workspace import owner_of
 from orchestrator.runtimes.socket_directory import SOCKET_NAME
 
 RUNTIME = "docker"
@@ -32,6 +33,8 @@ WORKSPACE_LABEL = "berth.workspace"
 FINGERPRINT_LABEL = "berth.fingerprint"
 VERSION_LABEL = "berth.version"
 BIRTH_LABEL = "berth.birth"
+HOME_LABEL = "berth.home"
+PLACE_LABEL = "berth.place"
 
 _STATES = {
     "created": ContainerState.STOPPED,
@@ -168,6 +171,7 @@ class _Network(BaseModel):
 class Inspected(BaseModel):
     """The part we use of the engine's answer about one container."""
 
+    name: str = Field(alias="Name")
     state: _State = Field(alias="State")
     created: datetime = Field(alias="Created")
     config: _Config = Field(alias="Config")
@@ -177,6 +181,11 @@ class Inspected(BaseModel):
     def labels(self) -> Mapping[str, str]:
         """Its labels."""
         return self.config.labels or {}
+
+    @property
+    def home(self) -> str:
+        """The name on the engine that it was made under."""
+        return self.labels.get(HOME_LABEL) or self.name.removeprefix("/")
 
     def container(self, name: str, socket: Endpoint | None) -> Container:
         """The container; `socket` is its endpoint unless it is reached by a port."""
@@ -211,6 +220,11 @@ class Listed(BaseModel):
         """Its name on the engine."""
         return self.names[0].removeprefix("/")
 
+    @property
+    def home(self) -> str:
+        """The name on the engine that it was made under."""
+        return self.labels.get(HOME_LABEL) or self.engine_name
+
     def container(self, name: str, socket: Endpoint | None) -> Container:
         """The container; `socket` is its endpoint unless it is reached by a port."""
         port = next((p.public for p in self.ports if p.public is not None), None)
@@ -235,7 +249,8 @@ def _container(
 ) -> Container:
     return Container(
         name=name,
-        workspace_id=labels.get(WORKSPACE_LABEL, ""),
+        # Labels cannot change: what comes from the pool is told by its name.
+        workspace_id=labels.get(WORKSPACE_LABEL) or owner_of(name),
         runtime=RUNTIME,
         state=_STATES.get(status, ContainerState.BROKEN),
         endpoint=socket or Endpoint(uds=None, url=f"http://{LOOPBACK}:{port or 0}"),

@@ -14,6 +14,7 @@ from orchestrator.runtimes.docker_engine import DockerEngine, explanation, image
 
 REMOVAL_SECONDS = 15.0
 PAUSE_SECONDS = 0.05
+FREEZE_ATTEMPTS = 3
 NETWORK_OPTIONS = {
     "com.docker.network.bridge.enable_icc": "false",
     "com.docker.network.bridge.enable_ip_masquerade": "false",
@@ -102,9 +103,42 @@ class DockerObjects:
                 f"The engine cannot start {container}: {error.detail}"
             ) from error
 
+    async def pause(self, container: str) -> None:
+        """Freeze a container; one that does not run, or is frozen already, is left as it is.
+
+        With the first version of control groups the kernel may give up on a busy machine, and lets
+        the container go on; so it is tried again.
+        """
+        for attempt in range(1, FREEZE_ATTEMPTS + 1):
+            try:
+                await self._unless_gone(lambda client: client.pause(container), HTTPStatus.CONFLICT)
+            except RuntimeUnavailable:
+                raise
+            except RuntimeFailure:
+                if attempt == FREEZE_ATTEMPTS:
+                    raise
+            else:
+                return
+
     async def unpause(self, container: str) -> None:
-        """Let a paused container go on."""
-        await self._unless_gone(lambda client: client.unpause(container))
+        """Let a paused container go on; one that is not paused is left as it is."""
+        await self._unless_gone(lambda client: client.unpause(container), HTTPStatus.CONFLICT)
+
+    async def rename(self, container: str, name: str) -> bool:
+        """Give a container another name; False if there is no such container.
+
+        Raises:
+            NameTaken: Another container has that name.
+        """
+        try:
+            await self._engine.call(lambda client: client.rename(container, name))
+        except NotFound:
+            return False
+        except APIError as error:
+            if error.status_code == HTTPStatus.CONFLICT:
+                raise NameTaken from error
+            raise RuntimeFailure(f"The Docker engine refused: {explanation(error)}") from error
+        return True
 
     async def stop(self, container: str, grace_seconds: int) -> None:
         """Stop a container."""
@@ -138,6 +172,19 @@ class DockerObjects:
         except NotFound:
             return {}
         return dict(answer.get("Labels") or {})
+
+    async def make_volume(self, volume: str, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Make a volume unless there is one; returns the labels it then has."""
+        answer = await self._call(
+            lambda client: client.create_volume(name=volume, labels=dict(labels))
+        )
+        return dict(answer.get("Labels") or {})
+
+    async def volumes(self, labels: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        """The labels of all volumes that have these."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        answer = await self._call(lambda client: client.volumes(filters={"label": wanted}))
+        return {each["Name"]: each["Labels"] or {} for each in answer.get("Volumes") or ()}
 
     async def remove_volume(self, volume: str) -> None:
         """Remove a volume."""

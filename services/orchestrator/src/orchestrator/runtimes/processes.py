@@ -16,6 +16,7 @@ _STATE_FIELD = 0  # of the fields after the command name, see proc(5)
 _PARENT_FIELD = 1
 _START_FIELD = 19
 _DEAD_STATES = frozenset("ZXx")
+_STOPPED_STATE = "T"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,15 @@ class Process:
             and fields[_STATE_FIELD] not in _DEAD_STATES
         )
 
+    def is_stopped(self) -> bool:
+        """True while this very process is stopped by a signal."""
+        fields = _stat(self.pid)
+        return (
+            fields is not None
+            and int(fields[_START_FIELD]) == self.started
+            and fields[_STATE_FIELD] == _STOPPED_STATE
+        )
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal; a process that is gone already needs none."""
         with suppress(ProcessLookupError):
@@ -47,14 +57,16 @@ class Process:
 
     def children(self) -> tuple["Process", ...]:
         """The processes whose parent this is."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            fields = _stat(int(entry.name))
-            if fields is not None and int(fields[_PARENT_FIELD]) == self.pid:
-                found.append(Process(int(entry.name), int(fields[_START_FIELD])))
-        return tuple(found)
+        return tuple(_by_parent().get(self.pid, ()))
+
+
+def descendants(first: Process) -> tuple[Process, ...]:
+    """The children of a process, their children, and so on."""
+    by_parent = _by_parent()
+    found: list[Process] = list(by_parent.get(first.pid, ()))
+    for process in found:  # grows as we go
+        found += by_parent.get(process.pid, ())
+    return tuple(found)
 
 
 def process_of(pid: int) -> Process | None:
@@ -94,6 +106,17 @@ async def _is_over(process: Process, within_seconds: float) -> bool:
             return False
         await asyncio.sleep(PAUSE_SECONDS)
     return True
+
+
+def _by_parent() -> dict[int, list[Process]]:
+    """All processes of this machine by the id of their parent."""
+    found: dict[int, list[Process]] = {}
+    for entry in Path("/proc").iterdir():
+        fields = _stat(int(entry.name)) if entry.name.isdecimal() else None
+        if fields is not None:
+            child = Process(int(entry.name), int(fields[_START_FIELD]))
+            found.setdefault(int(fields[_PARENT_FIELD]), []).append(child)
+    return found
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +14,17 @@ from orchestrator.domain.container import (
     Container,
     ContainerSpec,
     ContainerState,
+    Limits,
     Reuse,
     decide_reuse,
 )
-from orchestrator.errors import ContainerNotFound, ContainerStartFailed, RuntimeUnavailable
+from orchestrator.domain.workspace import owner_of
+from orchestrator.errors import (
+    ContainerNotFound,
+    ContainerStartFailed,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
 from orchestrator.ports import RuntimeInfo
 from orchestrator.runtimes.bubblewrap import (
     counts_processes_by_namespace,
@@ -25,6 +33,8 @@ from orchestrator.runtimes.bubblewrap import (
 )
 from orchestrator.runtimes.cgroups import CONTROLLERS, Cgroups
 from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment, fingerprint
+from orchestrator.runtimes.freezing import freeze, thaw
+from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.interpreter import find_interpreter
 from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.processes import Process, end_process
@@ -88,21 +98,23 @@ class SandboxRuntime:
         self._code: list[str] = []
         self._preparing = asyncio.Lock()
         self._locks = NamedLocks()
-        self._starts = asyncio.Semaphore(PARALLEL_STARTS)
+        self._gate = StartGate()
 
     async def ensure(self, spec: ContainerSpec) -> Container:
         """See `ports.Runtime.ensure`."""
         async with self._locks.hold(spec.name):
             launcher, controllers = await self._prepare()
-            wanted = self._fingerprint(spec)
+            wanted = self._fingerprint(spec.limits)
             found = self._look(spec.name)
-            how = decide_reuse(found, wanted)
-            if found is not None and how is Reuse.REUSE:
+            how = decide_reuse(found, wanted, in_use=spec.in_use)
+            if found is not None and how in {Reuse.REUSE, Reuse.RESUME}:
+                if how is Reuse.RESUME:
+                    self._thaw(spec.name)
                 if await self._is_responsive(spec.name, found):
-                    return found
+                    return replace(found, state=ContainerState.RUNNING, how=how)
                 found = self._look(spec.name)
                 how = decide_reuse(found, wanted)
-                if how is Reuse.REUSE:
+                if how in {Reuse.REUSE, Reuse.RESUME}:
                     how = Reuse.RECREATE  # runs but hangs
             await self._end(spec.name, grace_seconds=0)
             keep_birth = found is not None and how is Reuse.START
@@ -114,13 +126,34 @@ class SandboxRuntime:
                 pid=0,
                 started=0,
             )
-            async with self._starts:
+            async with self._gate.enter(patient=spec.is_pooled):
                 await self._start(spec, record, launcher, controllers)
             return self._container(spec.name, record, ContainerState.RUNNING, how)
 
     async def poll(self, name: str) -> Container | None:
         """See `ports.Runtime.poll`."""
         return self._look(name)
+
+    async def pause(self, name: str) -> None:
+        """See `ports.Runtime.pause`."""
+        async with self._locks.hold(name):
+            found = self._look(name)
+            if found is not None and found.state is ContainerState.RUNNING:
+                await freeze(self._first(name))
+
+    async def bind(self, pooled: str, spec: ContainerSpec) -> bool:
+        """See `ports.Runtime.bind`."""
+        async with self._locks.hold(spec.name), self._locks.hold(pooled):
+            return self._store.bind(pooled, spec.name)
+
+    async def fingerprint(self, limits: Limits) -> str:
+        """See `ports.Runtime.fingerprint`."""
+        await self._prepare()
+        return self._fingerprint(limits)
+
+    async def tidy(self, known: Collection[str]) -> Sequence[str]:
+        """See `ports.Runtime.tidy`."""
+        return await asyncio.to_thread(self._tidy, known)
 
     async def stop(self, name: str) -> None:
         """See `ports.Runtime.stop`."""
@@ -159,7 +192,8 @@ class SandboxRuntime:
         )
 
     async def close(self) -> None:
-        """See `ports.Runtime.close`; there is nothing to release."""
+        """See `ports.Runtime.close`; an empty set of control groups goes."""
+        await asyncio.to_thread(self._cgroups.remove_set)
 
     async def _prepare(self) -> tuple[SandboxLauncher, frozenset[str]]:
         """Find out once what this machine can do.
@@ -198,12 +232,12 @@ class SandboxRuntime:
             and counts_processes_by_namespace(platform.release()),
         )
 
-    def _fingerprint(self, spec: ContainerSpec) -> str:
+    def _fingerprint(self, limits: Limits) -> str:
         return fingerprint(
             code=self._code,
-            memory=spec.limits.memory_bytes,
-            cpus=spec.limits.cpus,
-            pids=spec.limits.pids,
+            memory=limits.memory_bytes,
+            cpus=limits.cpus,
+            pids=limits.pids,
             uid=self._uid,
         )
 
@@ -214,7 +248,6 @@ class SandboxRuntime:
         launcher: SandboxLauncher,
         controllers: frozenset[str],
     ) -> None:
-        qualified = self._deployment.qualify(spec.name)
         is_new = not self._store.exists(spec.name)
 
         def write_record(process: Process) -> None:
@@ -223,7 +256,7 @@ class SandboxRuntime:
 
         try:
             places = self._make_places(spec.name)
-            groups = self._cgroups.create(qualified, spec.limits, controllers)
+            groups = self._cgroups.create(self._store.home(spec.name), spec.limits, controllers)
             async with asyncio.timeout(self._start_timeout_seconds):
                 process = await launcher.start(places, spec.limits, groups, write_record)
                 readiness = await self._wait(spec.name, process)
@@ -255,7 +288,7 @@ class SandboxRuntime:
         async def is_alive() -> bool:
             return process.is_alive()
 
-        endpoint = self._sockets.endpoint(self._deployment.qualify(name))
+        endpoint = self._sockets.endpoint(self._store.home(name))
         return await wait_until_healthy(endpoint, self._start_timeout_seconds, is_alive)
 
     async def _clear_failed(self, name: str, *, is_new: bool) -> str:
@@ -272,7 +305,7 @@ class SandboxRuntime:
         workspace = self._store.make_workspace(name)
         if os.geteuid() == 0:
             os.chown(workspace, self._uid, self._uid)
-        sockets = self._sockets.make(self._deployment.qualify(name))
+        sockets = self._sockets.make(self._store.home(name))
         return Places(workspace=workspace, sockets=sockets, log=self._store.fresh_log(name))
 
     async def _end(self, name: str, *, grace_seconds: float) -> None:
@@ -281,12 +314,40 @@ class SandboxRuntime:
         with suppress(FileNotFoundError):
             record = self._store.read(name)
         if record is not None:
+            if grace_seconds:
+                thaw(record.process)  # it could not react
             await end_process(record.process, grace_seconds)
-        await asyncio.to_thread(self._cgroups.remove, self._deployment.qualify(name))
+        await asyncio.to_thread(self._cgroups.remove, self._store.home(name))
 
     async def _delete(self, name: str) -> None:
+        home = self._store.home(name)
         await asyncio.to_thread(self._store.delete, name)
-        self._sockets.remove(self._deployment.qualify(name))
+        self._sockets.remove(home)
+
+    def _tidy(self, known: Collection[str]) -> Sequence[str]:
+        removed = list(self._store.tidy())
+        for name in self._store.names():
+            if self._look(name) is None and name not in known:
+                self._store.delete(name)
+                removed.append(name)
+        homes = {self._store.home(name) for name in self._store.names()}
+        for home in set(self._cgroups.names()) - homes:
+            self._cgroups.remove(home)
+            removed.append(f"control group {home}")
+        for home in set(self._sockets.names()) - homes:
+            if self._deployment.plain(home) is not None:
+                self._sockets.remove(home)
+                removed.append(f"socket directory {home}")
+        return removed
+
+    def _first(self, name: str) -> Process:
+        record = self._store.read(name)
+        if record is None:
+            raise RuntimeFailure(f"The record of {name} cannot be read.", name=name)
+        return record.process
+
+    def _thaw(self, name: str) -> None:
+        thaw(self._first(name))
 
     def _look(self, name: str) -> Container | None:
         try:
@@ -298,8 +359,10 @@ class SandboxRuntime:
                 workspace_id="", fingerprint="", created_at=_EPOCH, labels={}, pid=0, started=0
             )
             return self._container(name, nothing, ContainerState.BROKEN, Reuse.REUSE)
-        alive = record.process.is_alive()
-        state = ContainerState.RUNNING if alive else ContainerState.STOPPED
+        state = ContainerState.STOPPED
+        if record.process.is_alive():
+            paused = record.process.is_stopped()
+            state = ContainerState.PAUSED if paused else ContainerState.RUNNING
         return self._container(name, record, state, Reuse.REUSE)
 
     def _container(
@@ -307,10 +370,10 @@ class SandboxRuntime:
     ) -> Container:
         return Container(
             name=name,
-            workspace_id=record.workspace_id,
+            workspace_id=record.workspace_id or owner_of(name),
             runtime=NAME,
             state=state,
-            endpoint=self._sockets.endpoint(self._deployment.qualify(name)),
+            endpoint=self._sockets.endpoint(self._store.home(name)),
             created_at=record.created_at,
             fingerprint=record.fingerprint,
             how=how,

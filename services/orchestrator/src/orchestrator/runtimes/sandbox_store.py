@@ -18,7 +18,8 @@ class SandboxStore:
     """The directories of one deployment's sandboxes, one a container.
 
     A sandbox exists if it has a record. A directory without one holds only a workspace that
-    waits for its next container.
+    waits for its next container. A sandbox from the pool stays in the directory it was made in,
+    its *home*, and a link with its new name leads there: made in one step, and only once.
 
     Args:
         root: Directory of them all, shared by deployments.
@@ -29,11 +30,26 @@ class SandboxStore:
         self._deployment = deployment
 
     def names(self) -> Sequence[str]:
-        """The containers that have a directory."""
-        if not self.root.exists():
-            return ()
-        entries = (entry.name for entry in self.root.iterdir() if not entry.name.startswith("."))
+        """The containers that have a directory, by the names they have now."""
+        homes = self._homes()
+        entries = homes.keys() - {home for name, home in homes.items() if home != name}
         return sorted(name for name in map(self._deployment.plain, entries) if name is not None)
+
+    def home(self, name: str) -> str:
+        """The name under which the container of this name was made, or would be."""
+        qualified = self._deployment.qualify(name)
+        link = self.root / qualified
+        return str(link.readlink()) if link.is_symlink() else qualified
+
+    def bind(self, pooled: str, name: str) -> bool:
+        """Give a sandbox another name; False if that one is taken or there is no such sandbox."""
+        if pooled not in self.names():
+            return False
+        try:
+            (self.root / self._deployment.qualify(name)).symlink_to(self.home(pooled))
+        except FileExistsError:
+            return False
+        return True
 
     def exists(self, name: str) -> bool:
         """True if the container has a directory, be it only for its workspace."""
@@ -84,12 +100,37 @@ class SandboxStore:
 
     def delete(self, name: str) -> None:
         """Delete all that is kept of a container; its processes must have ended."""
-        directory = self._directory(name)
-        doomed = directory.with_name(f".removed-{directory.name}")
+        link, home = self.root / self._deployment.qualify(name), self.root / self.home(name)
+        if link != home:
+            link.unlink()
+        doomed = home.with_name(f".removed-{home.name}")
         remove_tree(doomed)
-        if directory.exists():
-            directory.rename(doomed)  # gone from every listing in one step
+        if home.exists():
+            home.rename(doomed)  # gone from every listing in one step
             remove_tree(doomed)
 
+    def tidy(self) -> Sequence[str]:
+        """Delete links that lead nowhere and what interrupted deletions left; returns names."""
+        homes = self._homes()
+        lost = [self.root / name for name, home in homes.items() if home not in homes]
+        lost += [
+            path
+            for path in (self.root.glob(".removed-*") if self.root.exists() else ())
+            if self._deployment.plain(path.name.removeprefix(".removed-")) is not None
+        ]
+        for path in lost:
+            remove_tree(path)
+        return [path.name for path in lost]
+
+    def _homes(self) -> dict[str, str]:
+        """The home of each entry of this deployment, by the entry's name."""
+        if not self.root.exists():
+            return {}
+        return {
+            entry.name: str(entry.readlink()) if entry.is_symlink() else entry.name
+            for entry in self.root.iterdir()
+            if not entry.name.startswith(".") and self._deployment.plain(entry.name) is not None
+        }
+
     def _directory(self, name: str) -> Path:
-        return self.root / self._deployment.qualify(name)
+        return self.root / self.home(name)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.domain.container import Endpoint
@@ -59,6 +60,12 @@ class SocketDirectories:
             file.write_text(text, encoding="utf-8")
         file.chmod(0o644)
         return file
+
+    def names(self) -> Sequence[str]:
+        """The containers that have a directory."""
+        if not self.root.is_dir():
+            return ()
+        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir())
 
     def remove(self, name: str) -> None:
         """Delete the container's directory, if there is one."""

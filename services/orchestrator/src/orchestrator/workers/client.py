@@ -1,5 +1,6 @@
 """Talk to the worker in a container: its lifecycle routes over HTTP, its tools over MCP."""
 
+import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,14 @@ import httpx2
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import BerthError, StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
+from orchestrator.errors import (
+    BerthError,
+    RuntimeFailure,
+    StaleLease,
+    TreeGone,
+    WorkerRefused,
+    WorkerUnreachable,
+)
 from orchestrator.ports import (
     HeldCheckpoints,
     HeldPart,
@@ -40,6 +48,10 @@ MAX_ANSWER_BYTES = 16 * 2**20
 MAX_PATCH_ANSWER_BYTES = 512 * 2**20
 UNKNOWN_TASK = "unknown_task"
 """The code of a worker that has no tree of a task."""
+HEALTH_SECONDS = 5.0
+UNCLAIMED = "none"
+"""In place of a key, for requests that need none."""
+
 A = TypeVar("A", bound=Answer)
 
 
@@ -55,6 +67,26 @@ class HttpWorkers:
             await worker.close()
             raise
         return worker
+
+    async def is_healthy(self, container: Container) -> bool:
+        """Whether the worker answers; see `ports.Workers.is_healthy`."""
+        worker = HttpWorker(container, UNCLAIMED)
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await worker.health()
+        except (RuntimeFailure, TimeoutError):
+            return False
+        finally:
+            await worker.close()
+        return True
+
+    async def warm(self, container: Container) -> None:
+        """Have the tools loaded; see `ports.Workers.warm`."""
+        worker = HttpWorker(container, UNCLAIMED)
+        try:
+            await worker.warm()
+        finally:
+            await worker.close()
 
 
 class HttpWorker:
@@ -79,6 +111,24 @@ class HttpWorker:
             WorkerUnreachable: It does not answer.
         """
         await self._ask(Done, "POST", "/claim", json={"key": self._key})
+
+    async def health(self) -> None:
+        """Ask whether it is up; needs no claim.
+
+        Raises:
+            WorkerRefused: It is not.
+            WorkerUnreachable: It does not answer.
+        """
+        await self._ask(Done, "GET", "/health")
+
+    async def warm(self) -> None:
+        """Have it load its tools; needs no claim.
+
+        Raises:
+            WorkerRefused: It cannot.
+            WorkerUnreachable: It does not answer.
+        """
+        await self._ask(Done, "POST", "/warm")
 
     async def repositories(self) -> Sequence[HeldRepository]:
         """The clones the worker has."""
@@ -282,6 +332,8 @@ def _of_task(task_id: str) -> str:
 def _transport(container: Container) -> httpx2.AsyncHTTPTransport:
     limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=600)
     uds = container.endpoint.uds
-    if uds is None:
-        return httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
-    return httpx2.AsyncHTTPTransport(uds=str(uds), limits=limits, trust_env=False)
+    # Workers speak plain HTTP; without this, certificates are read that nobody asks for, which
+    # takes longer than waking a container.
+    return httpx2.AsyncHTTPTransport(
+        uds=None if uds is None else str(uds), limits=limits, trust_env=False, verify=False
+    )

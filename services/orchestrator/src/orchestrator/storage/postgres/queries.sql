@@ -9,12 +9,13 @@ ON CONFLICT (id) DO UPDATE SET last_used_at = clock_timestamp()
 RETURNING worker_key;
 
 -- name: list_workspaces
--- All workspaces, the latest used first.
-SELECT w.id, w.key, w.repositories, w.created_at, w.last_used_at, count(t.id) AS task_count
+-- All workspaces, the latest used first. A task uses its workspace until its end.
+SELECT w.id, w.key, w.repositories, w.created_at, count(t.id) AS task_count,
+    greatest(w.last_used_at, max(t.finished_at)) AS last_used_at
 FROM workspaces AS w
 LEFT JOIN tasks AS t ON t.workspace_id = w.id
 GROUP BY w.id
-ORDER BY w.last_used_at DESC, w.id;
+ORDER BY last_used_at DESC, w.id;
 
 -- name: add_task
 -- Record a task as running; a task that is recorded already stays as it is.
