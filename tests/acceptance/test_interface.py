@@ -42,6 +42,7 @@ async def test_every_route_is_described(http: httpx2.AsyncClient) -> None:
     assert set(operations(api)) == {
         *("POST /orchestrate", "GET /tasks", "GET /tasks/{task_id}"),
         *("GET /tasks/{task_id}/events", "POST /tasks/{task_id}/cancel"),
+        "POST /tasks/{task_id}/publish",
         *("GET /containers", "GET /containers/{name}/logs", "POST /containers/{name}/stop"),
         *("DELETE /containers/{name}", "GET /workspaces", "GET /health"),
         *("PUT /files/{name}", "GET /files", "DELETE /files/{name}"),
@@ -67,13 +68,16 @@ async def test_every_reference_leads_somewhere(http: httpx2.AsyncClient) -> None
 
 async def test_the_examples_are_valid_requests(http: httpx2.AsyncClient) -> None:
     api = await description(http)
-    schema = api["components"]["schemas"]["OrchestrateBody"]
-
-    assert len(schema["examples"]) >= 2
-    validator = Draft202012Validator({**api, "$ref": "#/components/schemas/OrchestrateBody"})
-    for example in schema["examples"]:
-        validator.validate(example)
-    assert not validator.is_valid({"query": "x", "files": [5]})
+    for name, wrong in (
+        ("OrchestrateBody", {"query": "x", "files": [5]}),
+        ("PublishBody", {"mode": "force"}),
+    ):
+        schema = api["components"]["schemas"][name]
+        assert len(schema["examples"]) >= 2
+        validator = Draft202012Validator({**api, "$ref": f"#/components/schemas/{name}"})
+        for example in schema["examples"]:
+            validator.validate(example)
+        assert not validator.is_valid(wrong)
 
 
 async def test_the_documentation_answers(http: httpx2.AsyncClient) -> None:

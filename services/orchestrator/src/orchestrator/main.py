@@ -1,6 +1,7 @@
 """The composition root: the only place that names implementations of ports."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,12 +20,19 @@ from orchestrator.errors import BerthError, RuntimeFailure
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.publish import Publish
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.branches import GitBranches
+from orchestrator.gateway.credentials import Credentials
+from orchestrator.gateway.credentials_file import read_credentials
+from orchestrator.gateway.forges.choice import HttpForges
+from orchestrator.gateway.forges.http import ForgeHttp
+from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
@@ -43,6 +51,7 @@ from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.publications import PostgresPublications
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
 from orchestrator.version import VERSION
 from orchestrator.workers.client import HttpWorkers
@@ -72,7 +81,10 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
         )
         stack.push_async_callback(model.close)
-        repositories = _repositories(settings)
+        forge_http = ForgeHttp()
+        stack.push_async_callback(forge_http.close)
+        credentials = _credentials(settings, forge_http)
+        repositories = _repositories(settings, credentials)
         objects = await _objects(settings, stack)
         clock = SystemClock()
         lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
@@ -111,6 +123,13 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 engine=engine,
                 largest_budget=_largest_budget(settings),
                 runtime=info.name,
+            ),
+            publish=Publish(
+                tasks=tasks,
+                publications=PostgresPublications(metadata.database),
+                branches=GitBranches(repositories, settings.data_dir, settings.git_timeout_seconds),
+                forges=HttpForges(forge_http, credentials),
+                author=settings.publish_author,
             ),
             running=running_tasks,
             uploads=Uploads(objects),
@@ -222,7 +241,13 @@ async def _model_endpoint(settings: Settings, stack: AsyncExitStack) -> ModelInf
     return ModelInfo(url, settings.llm_model, scripted=True)
 
 
-def _repositories(settings: Settings) -> GitRepositories:
+def _credentials(settings: Settings, http: ForgeHttp) -> Credentials:
+    path = settings.git_credentials
+    entries = () if path is None else read_credentials(path.expanduser(), os.environ)
+    return Credentials(entries, os.environ, InstallationTokens(http))
+
+
+def _repositories(settings: Settings, credentials: Credentials) -> GitRepositories:
     return GitRepositories(
         settings.data_dir,
         allow_paths=settings.allow_paths,
@@ -230,6 +255,7 @@ def _repositories(settings: Settings) -> GitRepositories:
         max_repository_bytes=settings.max_repository_bytes,
         timeout_seconds=settings.git_timeout_seconds,
         max_file_bytes=settings.max_file_bytes,
+        credentials=credentials,
     )
 
 

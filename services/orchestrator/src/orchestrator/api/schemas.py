@@ -126,6 +126,10 @@ class OrchestrateBody(_Strict):
     install_dependencies: bool = Field(
         default=False, description="Install the repository's dependencies before the work begins."
     )
+    dry_run: bool = Field(
+        default=False,
+        description="Show the work and the commands run; its work can never be published.",
+    )
 
     @field_validator("query")
     @classmethod
@@ -153,6 +157,7 @@ class OrchestrateBody(_Strict):
                 self.budget.max_steps, self.budget.max_tokens, self.budget.max_seconds
             ),
             install_dependencies=self.install_dependencies,
+            dry_run=self.dry_run,
         )
 
 
@@ -202,6 +207,7 @@ class TaskBody(BaseModel):
     changed_files: list[str] = []
     diff: str = ""
     steps: int = 0
+    dry_run: bool = False
     workspace: TaskWorkspaceBody
     receipt: ReceiptBody | None = None
     error: ErrorBody | None = None
@@ -245,6 +251,7 @@ def task_body(task: Task) -> TaskBody:
         task_id=task.id,
         status=task.status.value,
         query=task.query,
+        dry_run=task.dry_run,
         workspace=_workspace_body(task),
         created_at=task.created_at,
         finished_at=task.finished_at,

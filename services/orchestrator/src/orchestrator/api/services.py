@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from orchestrator.flow.publish import Publish
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
@@ -26,6 +27,7 @@ class Services:
 
     version: str
     submit: Submit
+    publish: Publish
     running: RunningTasks
     uploads: Uploads
     tasks: TaskStore

@@ -38,6 +38,7 @@ class TaskRequest:
     files: tuple[InlineFile | str, ...] = ()
     budget: BudgetRequest = BudgetRequest()
     install_dependencies: bool = False
+    dry_run: bool = False
 
 
 def granted(asked: BudgetRequest, largest: Budget) -> Budget:

@@ -45,6 +45,7 @@ class NewTask:
     files: tuple[InputFile, ...]
     budget: Budget
     install_dependencies: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Task:
     created_at: datetime
     files: tuple[str, ...] = ()
     install_dependencies: bool = False
+    dry_run: bool = False
     cancel_requested: bool = False
     ending: Ending | None = None
     finished_at: datetime | None = None

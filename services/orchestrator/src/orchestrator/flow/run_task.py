@@ -107,6 +107,7 @@ class RunTask:
             files=await self._parts.inputs.load(kept.id, kept.files),
             budget=kept.budget,
             install_dependencies=kept.install_dependencies,
+            dry_run=kept.dry_run,
         )
 
     async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:

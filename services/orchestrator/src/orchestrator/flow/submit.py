@@ -68,6 +68,7 @@ class Submit:
             files=await self._attach(request.files, workspace, start),
             budget=budget,
             install_dependencies=request.install_dependencies,
+            dry_run=request.dry_run,
         )
         await self._inputs.keep(task_id, task.files)
         await self._tasks.add(task, self._runtime)

@@ -5,10 +5,13 @@ import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.gateway.access import NO_ACCESS, Access
 from orchestrator.gateway.git_process import (
     CHUNK,
     Ended,
@@ -27,6 +30,7 @@ from orchestrator.gateway.git_process import (
 MIB = 1024**2
 GIB = 1024**3
 VERSION_SECONDS = 30.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # curl's host pinning came to git with 2.37; without it a name could be resolved a second time.
 PINNING_VERSION = (2, 37)
@@ -147,6 +151,8 @@ class Git:
         stdin: bytes = b"",
         max_output: int = MIB,
         until: Guard | None = None,
+        access: Access = NO_ACCESS,
+        environment: Mapping[str, str] = NOTHING,
     ) -> GitOutcome:
         """Run one git command to its end.
 
@@ -158,16 +164,20 @@ class Git:
             stdin: What git reads.
             max_output: Most bytes of output; past it the process group is killed.
             until: Runs beside git; if it returns first, the process group is killed.
+            access: Credentials for the remote; they are taken out of what git says.
+            environment: Further variables.
         """
         await self.version()
-        process = await self._start(arguments, directory, protocol)
+        given = {**environment, **access.environment}
+        process = await self._start(arguments, directory, protocol, given)
         guards: dict[Ended, Guard] = {
             Ended.TOO_MUCH_MEMORY: partial(hungry, process.pid, self._max_memory)
         }
         if until is not None:
             guards[Ended.STOPPED] = until
         talk = exchange(process, stdin, max_output)
-        return await supervised(process, talk, timeout_seconds, guards)
+        outcome = await supervised(process, talk, timeout_seconds, guards)
+        return replace(outcome, stderr=access.hidden(outcome.stderr))
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -183,7 +193,11 @@ class Git:
             await stream.close()
 
     async def _start(
-        self, arguments: tuple[str, ...], directory: Path | None, protocol: str
+        self,
+        arguments: tuple[str, ...],
+        directory: Path | None,
+        protocol: str,
+        given: Mapping[str, str] = NOTHING,
     ) -> asyncio.subprocess.Process:
         where = () if directory is None else (f"--git-dir={directory}",)
         try:
@@ -192,7 +206,7 @@ class Git:
                 *where,
                 *arguments,
                 cwd=self._home,
-                env=self._environment | {"GIT_ALLOW_PROTOCOL": protocol},
+                env={**self._environment, **given, "GIT_ALLOW_PROTOCOL": protocol},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -26,6 +26,9 @@ class Queries:
     find_append: str
     read_events: str
     read_progress: str
+    begin_publication: str
+    get_publication: str
+    keep_publication: str
 
 
 @cache

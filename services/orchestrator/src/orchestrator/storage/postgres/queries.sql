@@ -20,9 +20,9 @@ ORDER BY w.last_used_at DESC, w.id;
 -- Record a task as running; a task that is recorded already stays as it is.
 INSERT INTO tasks (
     id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds, files,
-    install_dependencies
+    install_dependencies, dry_run
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: finish_task
@@ -111,3 +111,26 @@ LIMIT $3;
 SELECT last_event, events_closed
 FROM tasks
 WHERE id = $1;
+
+-- name: begin_publication
+-- (none), withdrawn -> pending. No row if the task has one that counts.
+INSERT INTO publications (
+    task_id, mode, branch, title, body, draft, author, state, repositories
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (task_id) DO UPDATE
+SET mode = excluded.mode, branch = excluded.branch, title = excluded.title, body = excluded.body,
+    draft = excluded.draft, author = excluded.author, state = excluded.state,
+    repositories = excluded.repositories, updated_at = clock_timestamp()
+WHERE publications.state = 'withdrawn'
+RETURNING *;
+
+-- name: get_publication
+-- The publication of a task.
+SELECT * FROM publications WHERE task_id = $1;
+
+-- name: keep_publication
+-- How far a publication has come; a published one stays as it is.
+UPDATE publications
+SET state = $2, repositories = $3, updated_at = clock_timestamp()
+WHERE task_id = $1 AND state <> 'published';

@@ -51,6 +51,7 @@ def task_values(task: NewTask, runtime: str) -> tuple[object, ...]:
         task.budget.max_seconds,
         [storable_text(file.name) for file in task.files],
         task.install_dependencies,
+        task.dry_run,
     )
 
 
@@ -91,6 +92,7 @@ def task_from(row: asyncpg.Record) -> Task:
         created_at=row["created_at"],
         files=tuple(row["files"]),
         install_dependencies=row["install_dependencies"],
+        dry_run=row["dry_run"],
         cancel_requested=row["cancel_requested_at"] is not None,
         ending=_ending(row) if row["finished_at"] else None,
         finished_at=row["finished_at"],
