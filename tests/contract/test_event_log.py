@@ -54,6 +54,15 @@ async def take_all(events: AsyncIterator[Event]) -> list[Event]:
         return [event async for event in events]
 
 
+async def test_events_of_one_kind_are_read_by_themselves(stores: Stores) -> None:
+    for number, kind in enumerate((EventKind.NOTICE, EventKind.TOOL, EventKind.NOTICE)):
+        await stores.events.append("t1", NewEvent(kind, 0, {"n": number}))
+    await stores.events.append("t2", notice(9))
+    found = await stores.events.recorded("t1", EventKind.NOTICE)
+    assert [event.data["n"] for event in found] == [0, 2]
+    assert await stores.events.recorded("t1", EventKind.FINISHED) == []
+
+
 async def test_events_are_numbered_from_one_within_each_task(stores: Stores) -> None:
     numbers = [
         (await stores.events.append(task_id, notice(0))).number

@@ -232,7 +232,7 @@ async def _endless_listing() -> AsyncIterator[bytes]:
 
 async def _endless_pack() -> AsyncIterator[bytes]:
     yield _packet(b"packfile\n")
-    yield _packet(b"\x01PACK" + (2).to_bytes(4, "big") + (2**31).to_bytes(4, "big"))
+    yield _packet(b"\x01PACK" + (2).to_bytes(4, "big") + (1_000_000).to_bytes(4, "big"))
     while True:
         # Blobs of random bytes, each as git packs one: type and length, then zlib's stream.
         content = os.urandom(48_000)

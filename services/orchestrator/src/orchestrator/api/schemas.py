@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -196,6 +196,15 @@ class ErrorBody(BaseModel):
     detail: str
 
 
+class CommandBody(BaseModel):
+    """A tool call that a dry run made."""
+
+    step: int
+    tool: str
+    arguments: dict[str, Any]
+    is_error: bool
+
+
 class TaskBody(BaseModel):
     """A task and, once it has ended, its result."""
 
@@ -208,6 +217,9 @@ class TaskBody(BaseModel):
     diff: str = ""
     steps: int = 0
     dry_run: bool = False
+    commands: list[CommandBody] = Field(
+        default_factory=list, description="What a dry run has run; empty for other tasks."
+    )
     workspace: TaskWorkspaceBody
     receipt: ReceiptBody | None = None
     error: ErrorBody | None = None

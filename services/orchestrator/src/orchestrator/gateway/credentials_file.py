@@ -24,6 +24,7 @@ from orchestrator.domain.repository import RepositoryUrl, parse_repository_url
 from orchestrator.errors import ConfigurationError, RepositoryUrlRefused
 
 MAX_SECRET_BYTES = 64 * 1024
+_FIELD = re.compile(r"[a-z_]{1,20}|[0-9]{1,4}")
 _POSITION = re.compile(r"\(at [^()]*\)$")
 
 
@@ -191,5 +192,7 @@ def _covers(prefix: RepositoryUrl, url: RepositoryUrl) -> bool:
 def _told(path: Path, error: ValidationError) -> str:
     """What is wrong, without the values, which may be secrets."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # A field that is unknown may be a secret in the wrong place.
+    parts = (str(part) for part in first["loc"])
+    place = ".".join(part if _FIELD.fullmatch(part) else "…" for part in parts)
     return f"{path} is not as it should be: {place}: {first['msg'].removeprefix('Value error, ')}."

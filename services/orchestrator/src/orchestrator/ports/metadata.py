@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from orchestrator.domain.events import Event, NewEvent
+from orchestrator.domain.events import Event, EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
 
@@ -57,6 +57,10 @@ class EventLog(Protocol):
 
     async def append(self, task_id: str, event: NewEvent) -> Event:
         """Record an event under the task's next number and wake its readers."""
+        ...
+
+    async def recorded(self, task_id: str, kind: EventKind) -> Sequence[Event]:
+        """The events of one kind that are there now, in their order."""
         ...
 
     def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:

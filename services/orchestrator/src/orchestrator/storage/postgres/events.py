@@ -1,7 +1,7 @@
 """The record of what happened in each task, in Postgres."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 
@@ -55,6 +55,13 @@ class PostgresEventLog:
                 f"The record of task {task_id!r} is complete: nothing can follow its end."
             )
         return event_from(row)
+
+    async def recorded(self, task_id: str, kind: EventKind) -> Sequence[Event]:
+        """The events of one kind that are there now, in their order."""
+        rows = await self._database.rows(
+            self._queries.events_of_kind, storable_text(task_id), kind.value
+        )
+        return [event_from(row) for row in rows]
 
     async def follow(self, task_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Events with a number above `after`: those recorded, then new ones as they come.

@@ -25,6 +25,7 @@ class Queries:
     append_event: str
     find_append: str
     read_events: str
+    events_of_kind: str
     read_progress: str
     begin_publication: str
     get_publication: str

@@ -106,6 +106,13 @@ WHERE task_id = $1 AND number > $2
 ORDER BY number
 LIMIT $3;
 
+-- name: events_of_kind
+-- All events of a task of one kind so far.
+SELECT task_id, number, kind, step, data, at
+FROM events
+WHERE task_id = $1 AND kind = $2
+ORDER BY number;
+
 -- name: read_progress
 -- How far a task's record has come and whether it is complete.
 SELECT last_event, events_closed
