@@ -174,6 +174,23 @@ async def test_bad_input(site: Site) -> None:
     _refused(await site.publish(idle["task_id"], mode="branch"), 409, "nothing_to_publish")
 
 
+def test_a_careless_credentials_file_is_refused_at_the_start(
+    own_service: Service, tmp_path: Path
+) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(f'[[credential]]\nurl = "https://git.example"\ntoken = "{TOKEN}"\n')
+    path.chmod(0o644)
+    own_service.settings = {"BERTH_GIT_CREDENTIALS": str(path)}
+    process = own_service.launch()
+    assert process.stdout is not None
+    assert process.stdout.read() == ""
+    assert process.wait(30) != 0
+    process.stdout.close()
+    said = own_service.log.read_text()
+    assert "chmod 600" in said
+    assert TOKEN not in said
+
+
 def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == PROBLEM

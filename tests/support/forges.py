@@ -28,6 +28,7 @@ class FakeForge:
 
     Args:
         token: The one that is let in.
+        refuses: Do not take pull requests, as a forge whose rules one breaks.
         fails: Answer this many requests to open a pull request with status 500.
         loses: Open this many pull requests and answer with status 502 all the same.
         echoes: Send the token back in the reason of every refusal.
@@ -35,6 +36,7 @@ class FakeForge:
     """
 
     token: str
+    refuses: bool = False
     fails: int = 0
     loses: int = 0
     echoes: bool = False
@@ -50,17 +52,13 @@ class FakeForge:
     def guarded(self, answer: Answer) -> Answer:
         async def guard(request: Request) -> Response:
             self.requests.append(f"{request.method} {request.url.path}")
-            said = request.headers.get("authorization", "")
-            echo = f" ({said})" if self.echoes else ""
             if self.redirect is not None:
                 return RedirectResponse(self.redirect, 307)
-            if said != self.authorization():
-                return JSONResponse({"message": f"Bad credentials{echo}"}, 401)
-            if self.named(request) not in self.repositories:
-                return JSONResponse({"message": f"Not Found{echo}"}, 404)
-            if request.method == "POST" and self.fails:
-                self.fails -= 1
-                return JSONResponse({"message": f"broken{echo}"}, 500)
+            refusal = self.refusal(request)
+            if refusal is not None:
+                message, status = refusal
+                echo = f" ({request.headers.get('authorization')})" if self.echoes else ""
+                return JSONResponse({"message": message + echo}, status)
             response = await answer(request)
             if request.method == "POST" and self.loses:
                 self.loses -= 1
@@ -68,6 +66,19 @@ class FakeForge:
             return response
 
         return guard
+
+    def refusal(self, request: Request) -> tuple[str, int] | None:
+        """Why a request is not carried out, with a status."""
+        if request.headers.get("authorization") != self.authorization():
+            return "Bad credentials", 401
+        if self.named(request) not in self.repositories:
+            return "Not Found", 404
+        if request.method == "POST" and self.refuses:
+            return "Drafts are not supported", 422
+        if request.method == "POST" and self.fails:
+            self.fails -= 1
+            return "broken", 500
+        return None
 
     def named(self, request: Request) -> str:
         """The repository a request is about."""

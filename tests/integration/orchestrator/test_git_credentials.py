@@ -33,6 +33,7 @@ from orchestrator.errors import (
     RepositoryUrlRefused,
 )
 from orchestrator.gateway.access import ssh_access
+from orchestrator.gateway.address import Resolver, resolve
 from orchestrator.gateway.credentials import Credentials
 from orchestrator.gateway.credentials_file import read_credentials
 from orchestrator.gateway.forges.http import ForgeHttp
@@ -70,16 +71,17 @@ def build(
     *lines: str,
     environment: dict[str, str] | None = None,
     tokens: InstallationTokens | None = None,
-    timeout_seconds: float = 30.0,
+    resolver: Resolver = resolve,
 ) -> GitRepositories:
     path = secret_file(tmp_path / "credentials.toml", "[[credential]]\n" + "\n".join(lines))
     known = {"PATH": "/usr/bin:/bin", **(environment or {})}
     return GitRepositories(
         tmp_path / "data",
         allow_paths=[],
-        allow_hosts=["127.0.0.1"],
+        allow_hosts=["127.0.0.1", "git.test"],
         max_repository_bytes=100_000_000,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=30.0,
+        resolver=resolver,
         max_file_bytes=1_000_000,
         environment=known,
         credentials=Credentials(
@@ -108,6 +110,21 @@ async def test_a_token_opens_a_private_repository_and_stays_out_of_all_files(
     assert set(server.authorizations) == {f"Basic {BASIC}"}
     assert holding(tmp_path / "data", (TOKEN, BASIC)) == []
     assert TOKEN not in repr(vars(repositories))
+
+
+async def test_a_host_name_is_pinned_beside_the_token(
+    tmp_path: Path, server: GitServer, source: SourceRepository
+) -> None:
+    asked: list[str] = []
+
+    async def once(host: str, _port: int) -> Sequence[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    address = server.url("acme/private", host="git.test")
+    repositories = build(tmp_path, f'url = "{address}"', f'token = "{TOKEN}"', resolver=once)
+    assert (await start(repositories, address)).commit == source.head
+    assert asked == ["git.test"]
 
 
 async def test_it_is_sent_to_its_own_repositories_only(tmp_path: Path, server: GitServer) -> None:

@@ -1,6 +1,7 @@
 """Tasks' work on a private git server and its forge: real git over HTTP, a stand-in for the API."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,17 @@ async def test_a_failing_forge_is_asked_again_by_repeating(
     (made,) = (await desk.publish("t1", PULL)).repositories
     assert len(house.forge.pulls) == 1
     assert made.pull_request_url == house.forge.url(house.forge.pulls[0])
+
+
+async def test_what_a_forge_never_takes_leaves_no_branch(house: House, desk: Publisher) -> None:
+    await desk.ended("t1", [house.url()], added("new.txt"))
+    house.forge.refuses = True
+    with pytest.raises(ForgeRefused, match="Drafts are not supported"):
+        await desk.publish("t1", replace(PULL, draft=True))
+    assert house.ref("berth/t1") is None
+    house.forge.refuses = False
+    (made,) = (await desk.publish("t1", PULL)).repositories
+    assert house.ref("berth/t1") == made.commit
 
 
 async def test_a_token_that_may_not_push(house: House, desk: Publisher) -> None:

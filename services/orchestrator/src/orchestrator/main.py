@@ -72,6 +72,9 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
+        forge_http = ForgeHttp()
+        stack.push_async_callback(forge_http.close)
+        credentials = _credentials(settings, forge_http)
         metadata, model_info, runtime = await _start_parts(settings, stack)
         tasks, events = metadata.tasks, metadata.events
         info = await runtime.info()
@@ -81,9 +84,6 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
         )
         stack.push_async_callback(model.close)
-        forge_http = ForgeHttp()
-        stack.push_async_callback(forge_http.close)
-        credentials = _credentials(settings, forge_http)
         repositories = _repositories(settings, credentials)
         objects = await _objects(settings, stack)
         clock = SystemClock()

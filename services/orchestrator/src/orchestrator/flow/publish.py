@@ -21,7 +21,7 @@ from orchestrator.domain.publication import (
     require_same,
 )
 from orchestrator.domain.task import Task
-from orchestrator.errors import BerthError, ForgeUnknown, NothingToPublish
+from orchestrator.errors import BerthError, ForgeRefused, ForgeUnknown, NothingToPublish
 from orchestrator.ports import TaskStore
 from orchestrator.ports.publishing import (
     Branches,
@@ -86,6 +86,7 @@ class Publish:
                 kept = await self._push(task, kept)
             if kept.state is PublicationState.PUSHED:
                 kept = await self._open_pull_requests(task, kept)
+                log.info("published", task=task_id, mode=order.mode, branch=order.branch)
             return kept
 
     async def _push(self, task: Task, kept: Publication) -> Publication:
@@ -139,9 +140,15 @@ class Publish:
 
     async def _open_pull_requests(self, task: Task, kept: Publication) -> Publication:
         if kept.order.mode is PublishMode.PULL_REQUEST:
-            for repository in kept.repositories:
-                if repository.pull_request_url is None:
-                    kept = await self._open(task, kept, repository)
+            try:
+                for repository in kept.repositories:
+                    if repository.pull_request_url is None:
+                        kept = await self._open(task, kept, repository)
+            except ForgeRefused:
+                # Repeating would be refused for ever, and other arguments be a conflict.
+                if all(each.pull_request_url is None for each in kept.repositories):
+                    await self._undo(task, kept)
+                raise
             if len(kept.repositories) > 1:
                 await self._link(task, kept)
         return await self._publications.keep(replace(kept, state=PublicationState.PUBLISHED))
@@ -162,6 +169,18 @@ class Publish:
             opened if each.name == repository.name else each for each in kept.repositories
         )
         return await self._publications.keep(replace(kept, repositories=repositories))
+
+    async def _undo(self, task: Task, kept: Publication) -> None:
+        """Delete the branches that no pull request was taken for."""
+        try:
+            async with self._branches.staged(_change(task, kept)) as staged:
+                if not await _withdrawn(staged, staged.commits):
+                    return
+        except BerthError as failure:
+            log.warning("branches_left_behind", code=failure.code, detail=failure.detail)
+            return
+        nothing = replace(kept, state=PublicationState.WITHDRAWN, repositories=())
+        await self._publications.keep(nothing)
 
     async def _link(self, task: Task, kept: Publication) -> None:
         """Name each pull request in the others, now that all are there."""
