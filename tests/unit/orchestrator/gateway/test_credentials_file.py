@@ -98,6 +98,20 @@ def test_what_is_no_file_of_secrets(tmp_path: Path) -> None:
             read_secret(path)
 
 
+def test_a_key_needs_ssh(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a key")
+    key.chmod(0o600)
+    text = f'[[credential]]\nurl = "ssh://h"\nssh_key = "{key}"\nknown_hosts = "{key}"\n'
+    path = written(tmp_path, text)
+    assert len(read_credentials(path, {})) == 1
+    with pytest.raises(ConfigurationError, match="ssh was not found"):
+        read_credentials(path, {"PATH": str(tmp_path)})
+    path.write_text(text.replace(f'known_hosts = "{key}"', 'known_hosts = "/no/such"'))
+    with pytest.raises(ConfigurationError, match="is no file"):
+        read_credentials(path, {})
+
+
 def test_entries_do_not_show_their_tokens(tmp_path: Path) -> None:
     entries = read_credentials(written(tmp_path, f'{HEAD}token = "{SECRET}"'), {})
     assert SECRET not in repr(entries)

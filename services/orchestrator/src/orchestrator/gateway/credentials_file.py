@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -146,14 +147,13 @@ def read_credentials(path: Path, environment: Mapping[str, str]) -> tuple[Entry,
     except ValidationError as error:
         raise ConfigurationError(_told(path, error)) from None
     for entry in entries:
-        for file in entry.secret_files:
-            read_secret(file)
+        _require_files(path, entry)
+        if entry.ssh_key is not None:
+            _require_programs(environment)
         if entry.token_env is not None and not environment.get(entry.token_env):
             raise ConfigurationError(
                 f"{path} names the variable {entry.token_env}, which is not set: set it."
             )
-        if entry.known_hosts is not None and not entry.known_hosts.is_file():
-            raise ConfigurationError(f"{entry.known_hosts}, named in {path}, is no file.")
     return entries
 
 
@@ -182,6 +182,22 @@ def read_secret(path: Path) -> str:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path} is not UTF-8 text.") from None
+
+
+def _require_files(path: Path, entry: Entry) -> None:
+    for file in entry.secret_files:
+        read_secret(file)
+    if entry.known_hosts is not None and not entry.known_hosts.is_file():
+        raise ConfigurationError(f"{entry.known_hosts}, named in {path}, is no file.")
+
+
+def _require_programs(environment: Mapping[str, str]) -> None:
+    # git starts ssh with its options through a shell.
+    for program in ("ssh", "sh"):
+        if shutil.which(program, path=environment.get("PATH")) is None:
+            raise ConfigurationError(
+                f"{program} was not found, which ssh_key needs: install it, or name tokens only."
+            )
 
 
 def _covers(prefix: RepositoryUrl, url: RepositoryUrl) -> bool:
