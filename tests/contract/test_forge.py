@@ -14,7 +14,7 @@ from orchestrator.gateway.credentials_file import Entry, ForgeKind
 from orchestrator.gateway.forges.choice import HttpForges
 from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.github_app import InstallationTokens
-from orchestrator.ports.publishing import Forge, Proposal
+from orchestrator.ports import Forge, Proposal
 
 TOKEN = "canary-forge-token"
 PROPOSAL = Proposal("berth/t1", "main", "Add a file", "Because.\n\nÜ", draft=False)

@@ -17,7 +17,7 @@ from orchestrator.domain.publication import (
 )
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import scratch_workspace
-from orchestrator.ports.publishing import PublicationStore
+from orchestrator.ports import PublicationStore
 from orchestrator.storage.postgres import Database, PostgresTaskStore
 from orchestrator.storage.postgres.publications import PostgresPublications
 

@@ -22,8 +22,7 @@ from orchestrator.domain.publication import (
 )
 from orchestrator.domain.task import Task
 from orchestrator.errors import BerthError, ForgeRefused, ForgeUnknown, NothingToPublish
-from orchestrator.ports import TaskStore
-from orchestrator.ports.publishing import (
+from orchestrator.ports import (
     Branches,
     Change,
     Forges,
@@ -32,6 +31,7 @@ from orchestrator.ports.publishing import (
     PublicationStore,
     Staged,
     StagedCommit,
+    TaskStore,
 )
 
 log = structlog.get_logger(__name__)

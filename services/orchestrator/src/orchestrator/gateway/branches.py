@@ -12,7 +12,7 @@ from orchestrator.gateway.mirrors import GitRepositories, Opened
 from orchestrator.gateway.push import BranchPush
 from orchestrator.gateway.refs import BRANCHES, Advertisement, full_name
 from orchestrator.gateway.scratch import Scratch
-from orchestrator.ports.publishing import Change, Origin, StagedCommit
+from orchestrator.ports import Change, Origin, StagedCommit
 
 
 class GitBranches:

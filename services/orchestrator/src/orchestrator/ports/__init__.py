@@ -9,6 +9,18 @@ from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
 from orchestrator.ports.model import Model
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
+from orchestrator.ports.publishing import (
+    Branches,
+    Change,
+    Forge,
+    Forges,
+    Origin,
+    Proposal,
+    PublicationStore,
+    PullRequest,
+    Staged,
+    StagedCommit,
+)
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
 from orchestrator.ports.worker import (
@@ -21,20 +33,30 @@ from orchestrator.ports.worker import (
 )
 
 __all__ = [
+    "Branches",
     "Cancels",
+    "Change",
     "Clock",
     "Engine",
     "EventLog",
+    "Forge",
+    "Forges",
     "HeldRepository",
     "Model",
     "ObjectInfo",
     "ObjectStore",
+    "Origin",
     "PreparedTask",
     "Progress",
+    "Proposal",
+    "PublicationStore",
+    "PullRequest",
     "Repositories",
     "RunTaskDurably",
     "Runtime",
     "RuntimeInfo",
+    "Staged",
+    "StagedCommit",
     "Steps",
     "StoredObject",
     "TaskStore",

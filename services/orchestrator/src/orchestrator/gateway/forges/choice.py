@@ -12,7 +12,7 @@ from orchestrator.gateway.forges.gitea import GiteaForge
 from orchestrator.gateway.forges.github import GithubForge
 from orchestrator.gateway.forges.gitlab import GitlabForge
 from orchestrator.gateway.forges.http import ForgeHttp
-from orchestrator.ports.publishing import Forge
+from orchestrator.ports import Forge
 
 Build = Callable[[ForgeHttp, str, SecretStr, RepositoryUrl], Forge]
 _KINDS: Mapping[ForgeKind, Build] = MappingProxyType(

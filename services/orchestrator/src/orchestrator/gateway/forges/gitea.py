@@ -5,7 +5,7 @@ from pydantic import BaseModel, SecretStr
 from orchestrator.domain.repository import RepositoryUrl
 from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.forges.path import owner_and_name
-from orchestrator.ports.publishing import Proposal, PullRequest
+from orchestrator.ports import Proposal, PullRequest
 
 DRAFT = "WIP: "
 # Ours is among the newest: it is looked for right after it was opened.

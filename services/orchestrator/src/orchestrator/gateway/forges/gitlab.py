@@ -6,7 +6,7 @@ from pydantic import BaseModel, SecretStr
 
 from orchestrator.domain.repository import RepositoryUrl
 from orchestrator.gateway.forges.http import ForgeHttp
-from orchestrator.ports.publishing import Proposal, PullRequest
+from orchestrator.ports import Proposal, PullRequest
 
 DRAFT = "Draft: "
 
