@@ -45,6 +45,7 @@ async def test_every_route_is_described(http: httpx2.AsyncClient) -> None:
         *("GET /tasks/{task_id}/events", "POST /tasks/{task_id}/cancel"),
         *("POST /tasks/{task_id}/messages", "POST /tasks/{task_id}/fork"),
         "GET /tasks/{task_id}/diff",
+        "POST /tasks/{task_id}/publish",
         *("GET /containers", "GET /containers/{name}/logs", "POST /containers/{name}/stop"),
         *("DELETE /containers/{name}", "GET /workspaces", "GET /health"),
         *("PUT /files/{name}", "GET /files", "DELETE /files/{name}"),
@@ -74,6 +75,7 @@ async def test_every_reference_leads_somewhere(http: httpx2.AsyncClient) -> None
         ("OrchestrateBody", {"query": "x", "files": [5]}),
         ("MessageBody", {"text": 5}),
         ("ForkBody", {"step": -1}),
+        ("PublishBody", {"mode": "force"}),
     ],
 )
 async def test_the_examples_are_valid_requests(

@@ -73,6 +73,11 @@ FAILURE = Ending(
 )
 
 
+async def test_a_dry_run_stays_one(store: TaskStore) -> None:
+    assert (await store.add(new_task("dry", dry_run=True), "sandbox")).dry_run is True
+    assert (await store.add(new_task("wet"), "sandbox")).dry_run is False
+
+
 async def test_an_added_task_runs_and_is_found_again(store: TaskStore) -> None:
     task = new_task()
     added = await store.add(task, "sandbox")

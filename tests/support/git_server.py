@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 START_SECONDS = 10.0
 CHUNK = 64 * 1024
+RESULT = "application/x-git-upload-pack-result"
 ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
 
 
@@ -36,6 +38,11 @@ class GitServer:
         garbage: Answer the first question with this.
         endless: List references without end.
         drip: Send one byte of an answer each 50 ms.
+        endless_pack: Send a pack without end.
+        bomb: Answer with a small compressed body that becomes very large.
+        refuses_pushes: Answer 403 to who wants to push.
+        drops_pushes: Take this many pushes and close the connection before the answer.
+        echoes: Send what a request was authorized with back, in the reason of a refusal.
     """
 
     root: Path
@@ -49,6 +56,12 @@ class GitServer:
     garbage: bytes | None = None
     endless: bool = False
     drip: bool = False
+    endless_pack: bool = False
+    bomb: bool = False
+    refuses_pushes: bool = False
+    drops_pushes: int = 0
+    echoes: bool = False
+    authorizations: list[str | None] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     fetches_at_once: int = 0
     most_fetches_at_once: int = 0
@@ -110,9 +123,17 @@ class _Endpoint:
     async def answer(self, request: Request) -> Response:
         body = await request.body()
         is_fetch = b"command=fetch" in body
+        is_push = request.method == "POST" and request.url.path.endswith("git-receive-pack")
+        self._server.authorizations.append(request.headers.get("authorization"))
         self._server.requests.append(
             f"{request.method} {request.url.path}{'#fetch' if is_fetch else ''}"
         )
+        if is_fetch and self._server.endless_pack:
+            return StreamingResponse(_endless_pack(), media_type=RESULT)
+        if is_push and self._server.drops_pushes:
+            self._server.drops_pushes -= 1
+            await self._from_git(request, body)
+            return Response("", 502)
         refusal = self._refusal(request) or self._misbehaviour()
         if refusal is not None:
             return refusal
@@ -139,14 +160,26 @@ class _Endpoint:
         if server.credentials is not None:
             expected = base64.b64encode(":".join(server.credentials).encode()).decode()
             if request.headers.get("authorization") != f"Basic {expected}":
-                return Response("", 401, {"WWW-Authenticate": 'Basic realm="git"'})
+                return self._unauthorized(request)
+        is_push = "git-receive-pack" in str(request.url)
+        if is_push and server.refuses_pushes:
+            return Response("read only", 403)
         return None
+
+    def _unauthorized(self, request: Request) -> Response:
+        said = request.headers.get("authorization", "") if self._server.echoes else ""
+        decoded = base64.b64decode(said.removeprefix("Basic ")).decode() if said else ""
+        headers = {"WWW-Authenticate": 'Basic realm="git"', "Content-Type": "text/plain"}
+        return Response(f"{said} {decoded}", 401, headers)
 
     def _misbehaviour(self) -> Response | None:
         if self._server.garbage is not None:
             return Response(self._server.garbage, media_type=ADVERTISEMENT)
         if self._server.endless:
             return StreamingResponse(_endless_listing(), media_type=ADVERTISEMENT)
+        if self._server.bomb:
+            headers = {"Content-Encoding": "gzip"}
+            return Response(_bomb(), media_type=ADVERTISEMENT, headers=headers)
         if self._server.drip:
             return StreamingResponse(_dripping(), media_type=ADVERTISEMENT)
         return None
@@ -180,6 +213,9 @@ class _Endpoint:
             "CONTENT_LENGTH": str(length),
             "HTTP_CONTENT_ENCODING": request.headers.get("content-encoding", ""),
             "GIT_PROTOCOL": request.headers.get("git-protocol", ""),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "http.receivepack",
+            "GIT_CONFIG_VALUE_0": "true",
         }
 
 
@@ -192,6 +228,27 @@ async def _endless_listing() -> AsyncIterator[bytes]:
         yield b"".join(_packet(line.encode()) for line in lines)
         number += 2_000
         await asyncio.sleep(0)
+
+
+async def _endless_pack() -> AsyncIterator[bytes]:
+    yield _packet(b"packfile\n")
+    yield _packet(b"\x01PACK" + (2).to_bytes(4, "big") + (1_000_000).to_bytes(4, "big"))
+    while True:
+        # Blobs of random bytes, each as git packs one: type and length, then zlib's stream.
+        content = os.urandom(48_000)
+        length = len(content)
+        head = bytes([0x80 | 3 << 4 | length & 15, 0x80 | length >> 4 & 127, length >> 11])
+        yield _packet(b"\x01" + head + zlib.compress(content, 0))
+        await asyncio.sleep(0)
+
+
+def _bomb() -> bytes:
+    """A list of references that takes a gigabyte, in a megabyte."""
+    line = _packet(b"1" * 40 + b" refs/heads/" + b"b" * 200 + b"\n") * 4_096
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    parts = [squeezer.compress(_packet(b"# service=git-upload-pack\n") + b"0000")]
+    parts += [squeezer.compress(line) for _ in range(1_000)]
+    return b"".join((*parts, squeezer.flush()))
 
 
 async def _dripping() -> AsyncIterator[bytes]:

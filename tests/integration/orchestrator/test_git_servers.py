@@ -263,6 +263,27 @@ async def test_an_endless_listing_is_cut(
     assert children() == set()
 
 
+async def test_an_endless_pack_is_cut(
+    tmp_path: Path, server: GitServer, children: Callable[[], set[int]]
+) -> None:
+    server.endless_pack = True
+    repositories = build(tmp_path / "data", max_repository_bytes=5_000_000)
+    with pytest.raises(RepositoryTooLarge, match="BERTH_MAX_REPOSITORY_BYTES"):
+        await start(repositories, server.url("sample"))
+    assert children() == set()
+    assert mirrors(tmp_path / "data") == []
+
+
+async def test_a_compressed_bomb_is_cut(
+    tmp_path: Path, server: GitServer, children: Callable[[], set[int]]
+) -> None:
+    server.bomb = True
+    repositories = build(tmp_path / "data", max_memory_bytes=50_000_000)
+    with pytest.raises(RepositoryTooLarge, match="memory"):
+        await start(repositories, server.url("sample"))
+    assert children() == set()
+
+
 async def test_a_repository_over_the_limit_is_refused_and_removed(
     tmp_path: Path, server: GitServer, source: SourceRepository
 ) -> None:

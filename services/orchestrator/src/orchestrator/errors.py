@@ -9,10 +9,20 @@
     │   ├── TaskStillRunning
     │   ├── TaskContinued
     │   ├── KeyReused
+    │   ├── PublishError
+    │   │   ├── TaskNotEnded
+    │   │   ├── TaskIsDryRun
+    │   │   ├── NothingToPublish
+    │   │   ├── PublishConflict
+    │   │   ├── BranchTaken
+    │   │   ├── PushRefused
+    │   │   ├── ForgeUnknown
+    │   │   └── ForgeRefused
     │   └── RepositoryError
     │       ├── RepositoryUrlRefused
     │       ├── RepositoryUnreachable
     │       ├── RepositoryNeedsCredentials
+    │       ├── RepositoryRefusesCredentials
     │       ├── RepositoryEmpty
     │       ├── RepositoryTooLarge
     │       ├── RepositoryCorrupt
@@ -32,6 +42,7 @@
     │   ├── ModelRefused
     │   ├── ModelTimeout
     │   └── ModelResponseInvalid
+    ├── ForgeFailure              a forge's API does not work
     ├── TaskStopped               the loop ended without an answer
     │   ├── BudgetExhausted
     │   ├── ModelMisbehaved
@@ -125,6 +136,65 @@ class KeyReused(InvalidRequest):
     status = 409
 
 
+class PublishError(InvalidRequest):
+    """A task's work cannot be published."""
+
+    code = "publish_error"
+
+
+class TaskNotEnded(PublishError):
+    """The task still runs."""
+
+    code = "task_not_ended"
+    status = 409
+
+
+class TaskIsDryRun(PublishError):
+    """The task was given as a dry run, whose work is never published."""
+
+    code = "task_is_dry_run"
+    status = 409
+
+
+class NothingToPublish(PublishError):
+    """The task changed nothing."""
+
+    code = "nothing_to_publish"
+    status = 409
+
+
+class PublishConflict(PublishError):
+    """The task was published already, with other arguments."""
+
+    code = "publish_conflict"
+    status = 409
+
+
+class BranchTaken(PublishError):
+    """The branch is the default one, or exists and is not ours."""
+
+    code = "branch_taken"
+    status = 409
+
+
+class PushRefused(PublishError):
+    """The server did not take the branch."""
+
+    code = "push_refused"
+
+
+class ForgeUnknown(PublishError):
+    """It is not known how to open a pull request for this repository."""
+
+    code = "forge_unknown"
+
+
+class ForgeRefused(PublishError):
+    """The forge did not take a pull request, or not our credentials."""
+
+    code = "forge_refused"
+
+
 class RepositoryError(InvalidRequest):
     """A repository cannot be used."""
 
@@ -147,6 +217,12 @@ class RepositoryNeedsCredentials(RepositoryError):
     """The repository's server asked for credentials that Berth does not have."""
 
     code = "repository_needs_credentials"
+
+
+class RepositoryRefusesCredentials(RepositoryError):
+    """The repository's server refused the credentials that Berth has for it."""
+
+    code = "repository_refuses_credentials"
 
 
 class RepositoryEmpty(RepositoryError):
@@ -290,6 +366,13 @@ class ModelResponseInvalid(ModelFailure):
     """What the model endpoint answered is not a chat completion."""
 
     code = "model_response_invalid"
+
+
+class ForgeFailure(BerthError):
+    """The API of a forge does not answer, or not as documented."""
+
+    code = "forge_failure"
+    status = 502
 
 
 class TaskStopped(BerthError):

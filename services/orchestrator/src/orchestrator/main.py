@@ -1,6 +1,7 @@
 """The composition root: the only place that names implementations of ports."""
 
 import asyncio
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -37,6 +38,7 @@ from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.past_tree import require_past_tree
 from orchestrator.flow.pool import Pool
 from orchestrator.flow.preserve import Preserve
+from orchestrator.flow.publish import Publish
 from orchestrator.flow.reap import Reaper, ReaperParts
 from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
@@ -46,7 +48,13 @@ from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.branches import GitBranches
 from orchestrator.gateway.checkpoint_store import GitCheckpointStore
+from orchestrator.gateway.credentials import Credentials
+from orchestrator.gateway.credentials_file import read_credentials
+from orchestrator.gateway.forges.choice import HttpForges
+from orchestrator.gateway.forges.http import ForgeHttp
+from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
@@ -68,6 +76,7 @@ from orchestrator.storage.postgres.leases import PostgresLeases
 from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
+from orchestrator.storage.postgres.publications import PostgresPublications
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
 from orchestrator.version import VERSION
 from orchestrator.workers.client import HttpWorkers
@@ -93,6 +102,9 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
+        forge_http = ForgeHttp()
+        stack.push_async_callback(forge_http.close)
+        credentials = _credentials(settings, forge_http)
         metadata, model_info, runtime = await _start_parts(settings, stack)
         tasks, events = metadata.tasks, metadata.events
         info = await runtime.info()
@@ -102,7 +114,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model
         )
         stack.push_async_callback(model.close)
-        repositories = _repositories(settings)
+        repositories = _repositories(settings, credentials)
         objects = await _objects(settings, stack)
         clock, workers, limits = SystemClock(), HttpWorkers(), _limits(settings)
         occupancy, executor = Occupancy(), metadata.identity.executor_id
@@ -205,6 +217,13 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             say=Say(tasks, go_on),
             fork=Fork(tasks=tasks, recall=recall, accept=accept, largest_budget=largest_budget),
             compare=Compare(tasks, lease, require_tree),
+            publish=Publish(
+                tasks=tasks,
+                publications=PostgresPublications(metadata.database),
+                branches=GitBranches(repositories, settings.data_dir, settings.git_timeout_seconds),
+                forges=HttpForges(forge_http, credentials),
+                author=settings.publish_author,
+            ),
             running=running_tasks,
             uploads=Uploads(objects),
             tasks=tasks,
@@ -336,7 +355,13 @@ async def _model_endpoint(settings: Settings, stack: AsyncExitStack) -> ModelInf
     return ModelInfo(url, settings.llm_model, scripted=True)
 
 
-def _repositories(settings: Settings) -> GitRepositories:
+def _credentials(settings: Settings, http: ForgeHttp) -> Credentials:
+    path = settings.git_credentials
+    entries = () if path is None else read_credentials(path.expanduser(), os.environ)
+    return Credentials(entries, os.environ, InstallationTokens(http))
+
+
+def _repositories(settings: Settings, credentials: Credentials) -> GitRepositories:
     return GitRepositories(
         settings.data_dir,
         allow_paths=settings.allow_paths,
@@ -344,6 +369,7 @@ def _repositories(settings: Settings) -> GitRepositories:
         max_repository_bytes=settings.max_repository_bytes,
         timeout_seconds=settings.git_timeout_seconds,
         max_file_bytes=settings.max_file_bytes,
+        credentials=credentials,
     )
 
 

@@ -126,6 +126,18 @@ class Settings(BaseSettings):
     git_timeout_seconds: float = Field(
         default=600.0, gt=0, description="Longest time one fetch from a git server may take."
     )
+    git_credentials: Path | None = Field(
+        default=None,
+        description=(
+            "File with credentials for private repositories and pull requests (TOML, mode 600; "
+            "see docs/operations.md); unset: none."
+        ),
+    )
+    publish_author: str = Field(
+        default="Berth <berth@localhost>",
+        pattern=r"^[^<>\x00-\x1f]*[^<>\x00-\x20] <[^<>\s]+>$",
+        description="Author of the commits that are published.",
+    )
     container_memory_bytes: int = Field(
         default=2 * GIB, ge=64 * MIB, description="Memory limit of a container."
     )

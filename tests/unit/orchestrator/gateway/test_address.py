@@ -167,3 +167,13 @@ async def test_local_paths_lead_to_the_git_directory(tmp_path: Path) -> None:
     remote = await allowing.admit(parse_repository_url(str(tmp_path / "a")))
     assert (remote.scheme, remote.location) == ("file", str(tmp_path / "a" / ".git"))
     assert remote.pin == ""
+
+
+async def test_ssh_follows_the_same_rules() -> None:
+    url = parse_repository_url("git@git.example:a/b")
+    with pytest.raises(RepositoryUrlRefused, match="BERTH_ALLOW_HOSTS"):
+        await policy(resolver=answering("10.0.0.1")).admit(url)
+    remote = await policy(resolver=answering(PUBLIC, "1.1.1.1")).admit(url)
+    assert (remote.scheme, remote.address) == ("ssh", PUBLIC)
+    allowed = await policy("git.example:22", resolver=answering("10.0.0.1")).admit(url)
+    assert allowed.address == "10.0.0.1"

@@ -9,6 +9,7 @@ from orchestrator.errors import (
     BerthError,
     RepositoryCorrupt,
     RepositoryNeedsCredentials,
+    RepositoryRefusesCredentials,
     RepositoryTooLarge,
     RepositoryUnreachable,
     StorageFailure,
@@ -67,6 +68,21 @@ def test_meaning(stderr: str, error: type[BerthError], words: str) -> None:
     found = failure(outcome(stderr), URL)
     assert type(found) is error
     assert words in found.detail
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        f"fatal: could not read Username for '{URL}': terminal prompts disabled",
+        f"fatal: {AT}: The requested URL returned error: 403",
+        "git@ssl.example: Permission denied (publickey).\nfatal: Could not read from remote",
+    ],
+)
+def test_credentials_that_were_given_are_refused(stderr: str) -> None:
+    found = failure(outcome(stderr), URL, known=True)
+    assert type(found) is RepositoryRefusesCredentials
+    assert "ssl.example refuses" in found.detail
+    assert type(failure(outcome(stderr), URL)) is RepositoryNeedsCredentials
 
 
 def test_words_of_the_server_decide_nothing() -> None:

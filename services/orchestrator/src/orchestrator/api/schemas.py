@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -145,6 +145,10 @@ class OrchestrateBody(Strict):
     install_dependencies: bool = Field(
         default=False, description="Install the repository's dependencies before the work begins."
     )
+    dry_run: bool = Field(
+        default=False,
+        description="Show the work and the commands run; its work can never be published.",
+    )
 
     continue_from: TaskId | None = Field(
         default=None,
@@ -177,6 +181,7 @@ class OrchestrateBody(Strict):
             install_dependencies=self.install_dependencies,
             continue_from=self.continue_from,
             key=key,
+            dry_run=self.dry_run,
         )
 
 
@@ -222,6 +227,15 @@ class ForkedFromBody(BaseModel):
     step: int
 
 
+class CommandBody(BaseModel):
+    """A tool call that a dry run made."""
+
+    step: int
+    tool: str
+    arguments: dict[str, Any]
+    is_error: bool
+
+
 class TaskBody(BaseModel):
     """A task and, once it has ended, its result."""
 
@@ -236,6 +250,10 @@ class TaskBody(BaseModel):
     changed_files: list[str] = []
     diff: str = ""
     steps: int = 0
+    dry_run: bool = False
+    commands: list[CommandBody] = Field(
+        default_factory=list, description="What a dry run has run; empty for other tasks."
+    )
     workspace: TaskWorkspaceBody
     receipt: ReceiptBody | None = None
     error: ErrorBody | None = None
@@ -279,6 +297,7 @@ def task_body(task: Task) -> TaskBody:
         task_id=task.id,
         status=task.status.value,
         query=task.query,
+        dry_run=task.dry_run,
         workspace=_workspace_body(task),
         created_at=task.created_at,
         finished_at=task.finished_at,

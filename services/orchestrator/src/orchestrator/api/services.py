@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from orchestrator.flow.compare import Compare
 from orchestrator.flow.continuation import Say
 from orchestrator.flow.fork import Fork
+from orchestrator.flow.publish import Publish
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
@@ -33,6 +34,7 @@ class Services:
     say: Say
     fork: Fork
     compare: Compare
+    publish: Publish
     running: RunningTasks
     uploads: Uploads
     tasks: TaskStore

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
+from orchestrator.api.dry_run import shown_task
 from orchestrator.api.live import narrated, service_stopping
 from orchestrator.api.schemas import OrchestrateBody, TaskBody, task_body
 from orchestrator.api.services import Services, Use
@@ -85,7 +86,7 @@ async def cancel_task(task_id: str, services: Use) -> TaskBody:
 @router.get("/tasks/{task_id}", response_model=TaskBody, summary="A task and its result")
 async def read_task(task_id: str, services: Use) -> TaskBody:
     """The task as it stands now."""
-    return task_body(await services.tasks.get(task_id))
+    return await shown_task(await services.tasks.get(task_id), services.events)
 
 
 @router.get(
@@ -148,14 +149,15 @@ async def _events_then_result(services: Services, task_id: str) -> AsyncIterator
         yield each
     task = await services.tasks.get(task_id)
     if task.ending is not None:
-        yield frame("result", task_body(task).model_dump(mode="json"))
+        body = await shown_task(task, services.events)
+        yield frame("result", body.model_dump(mode="json"))
 
 
 async def _ended(services: Services, task_id: str) -> TaskBody:
     """The task once it has ended, on whatever orchestrator."""
     async for _ in _followed(services, task_id, 0):
         pass
-    return task_body(await services.tasks.get(task_id))
+    return await shown_task(await services.tasks.get(task_id), services.events)
 
 
 async def _followed(services: Services, task_id: str, after: int) -> AsyncIterator[Event]:

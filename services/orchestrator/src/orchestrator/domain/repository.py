@@ -9,14 +9,15 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from orchestrator.errors import RepositoryUrlRefused
 
 MAX_URL_LENGTH = 2_000
-DEFAULT_PORTS = {"https": 443, "http": 80}
+DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22}
+SSH_USER = "git"
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _NUMERIC_HOST = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _GIT_SUFFIX = re.compile(r"(\.git|/)+\Z")
-_SCP = re.compile(r"[\w.-]+@[\w.-]+:")
+_SCP = re.compile(r"(?P<user>[\w.-]+)@(?P<host>[\w.-]+):(?P<path>.*)")
 _PATH_SAFE = "/~!$&'()*+,;=:@"
 
 
@@ -26,8 +27,9 @@ class RepositoryUrl:
 
     Two addresses that differ only in spelling are equal: case of the host, its trailing dot, the
     default port, percent-encoding, doubled or trailing slashes and, on a server, `.git`.
-    `scheme` is `https`, `http` or `file`; `host` is empty for `file`; `path` is decoded. The
-    text form is percent-encoded and parses back to the same address.
+    `scheme` is `https`, `http`, `ssh` or `file`; `host` is empty for `file`; `path` is decoded.
+    The text form is percent-encoded and parses back to the same address. Whom ssh logs in as is no
+    part of the address: the credentials say it.
     """
 
     scheme: str
@@ -58,7 +60,8 @@ class RepositoryUrl:
 def parse_repository_url(raw: str) -> RepositoryUrl:
     """Make a pasted address canonical.
 
-    Accepts `https://host/path`, `http://host/path`, `file:///path` and an absolute local path.
+    Accepts `https://host/path`, `http://host/path`, `ssh://git@host/path`, `git@host:path`,
+    `file:///path` and an absolute local path.
 
     Raises:
         RepositoryUrlRefused: The form or scheme is not taken; the sentence says what is.
@@ -73,10 +76,9 @@ def parse_repository_url(raw: str) -> RepositoryUrl:
         raise RepositoryUrlRefused(
             "repo_url holds a space, line break or control character: remove it."
         )
-    if _SCP.match(raw):
-        raise RepositoryUrlRefused(
-            "SSH addresses (user@host:path) are not taken: give the https:// address instead."
-        )
+    if scp := _SCP.fullmatch(raw):
+        path = quote(scp["path"], safe=_PATH_SAFE)
+        return _parsed(f"ssh://{scp['user']}@{scp['host']}/{path}")
     return _parsed(raw)
 
 
@@ -94,12 +96,10 @@ def _parsed(raw: str) -> RepositoryUrl:
     )
     if not is_local and scheme not in DEFAULT_PORTS:
         raise RepositoryUrlRefused(
-            "repo_url must start with https:// (or file:// or / for an allowed local path)."
+            "repo_url must start with https:// (or ssh://, or file:// or / for an allowed local "
+            "path)."
         )
-    if parts.username is not None or parts.password is not None:
-        raise RepositoryUrlRefused(
-            "repo_url holds a user name or password: remove it; an address must carry no secret."
-        )
+    _require_no_secret(scheme, parts)
     if "?" in raw or "#" in raw:
         raise RepositoryUrlRefused("repo_url must not have a query (?…) or fragment (#…).")
     path = _clean_path(_decoded(parts.path))
@@ -111,6 +111,18 @@ def _parsed(raw: str) -> RepositoryUrl:
     if path == "/":
         raise RepositoryUrlRefused("repo_url names a host but no repository: add its path.")
     return RepositoryUrl(scheme, _host(parts), port or DEFAULT_PORTS[scheme], path)
+
+
+def _require_no_secret(scheme: str, parts: SplitResult) -> None:
+    if scheme == "ssh" and parts.username not in (None, SSH_USER):
+        raise RepositoryUrlRefused(
+            f"An ssh address may name the user {SSH_USER} only: another belongs into the "
+            "credentials file. Or give the https:// address."
+        )
+    if parts.password is not None or (scheme != "ssh" and parts.username is not None):
+        raise RepositoryUrlRefused(
+            "repo_url holds a user name or password: remove it; an address must carry no secret."
+        )
 
 
 def _host(parts: SplitResult) -> str:

@@ -43,6 +43,7 @@ class TaskRequest:
     budget: BudgetRequest = BudgetRequest()
     install_dependencies: bool = False
     continue_from: str | None = None
+    dry_run: bool = False
     key: str = ""
 
 

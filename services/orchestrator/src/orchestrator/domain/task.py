@@ -52,6 +52,7 @@ class NewTask:
     install_dependencies: bool = False
     lineage: Lineage | None = None
     request_digest: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Task:
     created_at: datetime
     files: tuple[str, ...] = ()
     install_dependencies: bool = False
+    dry_run: bool = False
     cancel_requested: bool = False
     ending: Ending | None = None
     finished_at: datetime | None = None

@@ -186,6 +186,7 @@ class RunTask:
             budget=kept.budget,
             install_dependencies=kept.install_dependencies,
             lineage=kept.lineage,
+            dry_run=kept.dry_run,
         )
 
     async def _work_on(

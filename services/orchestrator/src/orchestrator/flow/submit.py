@@ -67,6 +67,7 @@ class Submit:
                 budget=budget,
                 install_dependencies=request.install_dependencies,
                 request_digest=admission.digest,
+                dry_run=request.dry_run,
             )
         )
 

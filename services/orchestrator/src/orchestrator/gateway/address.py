@@ -3,12 +3,13 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from orchestrator.domain.repository import RepositoryUrl
 from orchestrator.errors import RepositoryUnreachable, RepositoryUrlRefused
+from orchestrator.gateway.access import NO_ACCESS, Access
 from orchestrator.gateway.local_path import locate
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -38,17 +39,26 @@ class Remote:
     """What git is told in order to reach a repository that passed the policy.
 
     `location` is an address or a directory. `pin` is curl's `host:port:address` entry, empty
-    where there is no name to resolve.
+    where there is no name to resolve. `address` is the first network address of the host.
     """
 
     url: RepositoryUrl
     location: str
     pin: str = ""
+    address: str = ""
+    access: Access = NO_ACCESS
 
     @property
     def scheme(self) -> str:
-        """The only transport that git may use: `https`, `http` or `file`."""
+        """The only transport that git may use: `https`, `http`, `ssh` or `file`."""
         return self.url.scheme
+
+    def with_access(self, access: Access) -> "Remote":
+        """The same place, entered with these credentials."""
+        location = self.location
+        if access.user:
+            location = location.replace("ssh://", f"ssh://{access.user}@", 1)
+        return replace(self, location=location, access=access)
 
 
 class AddressPolicy:
@@ -96,7 +106,7 @@ class AddressPolicy:
                 "start Berth with this host in BERTH_ALLOW_HOSTS.",
                 host=url.host,
             )
-        return Remote(url, str(url), pin_of(url, addresses))
+        return Remote(url, str(url), pin_of(url, addresses), str(addresses[0]))
 
     async def _addresses(self, url: RepositoryUrl) -> Sequence[IPv4Address | IPv6Address]:
         literal = _literal(url.host)

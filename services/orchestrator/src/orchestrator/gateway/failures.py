@@ -9,6 +9,7 @@ from orchestrator.errors import (
     RepositoryCorrupt,
     RepositoryError,
     RepositoryNeedsCredentials,
+    RepositoryRefusesCredentials,
     RepositoryTooLarge,
     RepositoryUnreachable,
     StorageFailure,
@@ -30,6 +31,19 @@ def _rule(pattern: str, error: type[BerthError], sentence: str) -> _Rule:
     return _Rule(re.compile(pattern, re.IGNORECASE), error, sentence)
 
 
+_DENIED = _rule(
+    r"could not read (username|password)|authentication failed|returned error: 40[13]"
+    r"|permission denied \((publickey|password|keyboard)",
+    RepositoryNeedsCredentials,
+    "{host} asks for credentials for {url}, and Berth has none: check that the address is right, "
+    "and name credentials for it in the file that BERTH_GIT_CREDENTIALS names.",
+)
+_REFUSED = _rule(
+    _DENIED.pattern.pattern,
+    RepositoryRefusesCredentials,
+    "{host} refuses Berth's credentials for {url}: renew them (wrong, revoked or expired), or "
+    "give them the right to this repository.",
+)
 _REDIRECT = _rule(
     r"returned error: 30\d",
     RepositoryUnreachable,
@@ -48,12 +62,7 @@ _RULES = (
         StorageFailure,
         "The disk that holds Berth's data is full: free some space.",
     ),
-    _rule(
-        r"could not read (username|password)|authentication failed|returned error: 40[13]",
-        RepositoryNeedsCredentials,
-        "{host} asks for credentials for {url}, and Berth has none: check that the address is "
-        "right and the repository public.",
-    ),
+    _DENIED,
     _REDIRECT,
     _MISSING,
     _rule(
@@ -70,6 +79,12 @@ _RULES = (
         r"could not resolve host",
         RepositoryUnreachable,
         "The name {host} does not resolve to an address: check its spelling.",
+    ),
+    _rule(
+        r"host key verification failed",
+        RepositoryUnreachable,
+        "{host} does not show the key that known_hosts has for it: check who answers there, and "
+        "the file that the credentials name as known_hosts.",
     ),
     _rule(
         r"operation too slow|timed out|timeout was reached",
@@ -132,8 +147,14 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/[^\s'\":]+")
 _USERINFO = re.compile(r"//[^/@\s]+@")
 
 
-def failure(outcome: GitOutcome, url: RepositoryUrl) -> BerthError:
-    """The error that a failed git command on this repository amounts to."""
+def failure(outcome: GitOutcome, url: RepositoryUrl, *, known: bool = False) -> BerthError:
+    """The error that a failed git command on this repository amounts to.
+
+    Args:
+        outcome: How git ended.
+        url: The repository.
+        known: Whether git had credentials for it.
+    """
     host = url.host or "The repository"
     if outcome.ended is Ended.TIMED_OUT:
         return RepositoryUnreachable(f"{host} took too long to answer: try again later.")
@@ -143,6 +164,8 @@ def failure(outcome: GitOutcome, url: RepositoryUrl) -> BerthError:
     if outcome.ended is Ended.TOO_MUCH_MEMORY:
         return RepositoryTooLarge("The repository takes more memory to read than Berth allows.")
     rule = next((rule for rule in _RULES if rule.pattern.search(said)), _OTHERWISE)
+    if rule is _DENIED and known:
+        rule = _REFUSED
     detail = rule.sentence.format(host=host, url=url, excerpt=excerpt(outcome.stderr))
     return rule.error(detail, host=url.host or None)
 

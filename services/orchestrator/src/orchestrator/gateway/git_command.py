@@ -5,11 +5,14 @@ import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.gateway.access import NO_ACCESS, Access
 from orchestrator.gateway.git_process import (
     CHUNK,
     Ended,
@@ -28,6 +31,7 @@ from orchestrator.gateway.git_process import (
 MIB = 1024**2
 GIB = 1024**3
 VERSION_SECONDS = 30.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # curl's host pinning came to git with 2.37; without it a name could be resolved a second time.
 PINNING_VERSION = (2, 37)
@@ -152,6 +156,8 @@ class Git:
         max_output: int = MIB,
         until: Guard | None = None,
         source: BinaryIO | None = None,
+        access: Access = NO_ACCESS,
+        environment: Mapping[str, str] = NOTHING,
     ) -> GitOutcome:
         """Run one git command to its end.
 
@@ -164,16 +170,20 @@ class Git:
             max_output: Most bytes of output; past it the process group is killed.
             until: Runs beside git; if it returns first, the process group is killed.
             source: An open file that git reads from its position on, instead of `stdin`.
+            access: Credentials for the remote; they are taken out of what git says.
+            environment: Further variables.
         """
         await self.version()
-        process = await self._start(arguments, directory, protocol, source)
+        given = {**environment, **access.environment}
+        process = await self._start(arguments, directory, protocol, given, source)
         guards: dict[Ended, Guard] = {
             Ended.TOO_MUCH_MEMORY: partial(hungry, process.pid, self._max_memory)
         }
         if until is not None:
             guards[Ended.STOPPED] = until
         talk = exchange(process, stdin, max_output)
-        return await supervised(process, talk, timeout_seconds, guards)
+        outcome = await supervised(process, talk, timeout_seconds, guards)
+        return replace(outcome, stderr=access.hidden(outcome.stderr))
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -193,6 +203,7 @@ class Git:
         arguments: tuple[str, ...],
         directory: Path | None,
         protocol: str,
+        given: Mapping[str, str] = NOTHING,
         source: BinaryIO | None = None,
     ) -> asyncio.subprocess.Process:
         where = () if directory is None else (f"--git-dir={directory}",)
@@ -202,7 +213,7 @@ class Git:
                 *where,
                 *arguments,
                 cwd=self._home,
-                env=self._environment | {"GIT_ALLOW_PROTOCOL": protocol},
+                env={**self._environment, **given, "GIT_ALLOW_PROTOCOL": protocol},
                 stdin=asyncio.subprocess.PIPE if source is None else source,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -94,7 +94,7 @@ class Mirror:
         Raises:
             RepositoryError: It cannot be read, is too large, or is broken.
         """
-        everything = ("--prune", "--", remote.location + self._suffix, *_EVERYTHING)
+        everything = ("--prune", "--", self.location(remote), *_EVERYTHING)
         if self._exists:
             await self._fetch_into(self.directory, remote, *everything)
             return
@@ -107,6 +107,10 @@ class Mirror:
         finally:
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
 
+    def location(self, remote: Remote) -> str:
+        """The remote's address in the spelling its server answers to."""
+        return remote.location + self._suffix
+
     async def fetch_commit(self, remote: Remote, commit: str) -> None:
         """Fetch one commit that no branch or tag leads to, and keep it.
 
@@ -114,9 +118,7 @@ class Mirror:
             RepositoryError: The remote does not hand it out.
         """
         refspec = f"+{commit}:{PINNED}{commit}"
-        await self._fetch_into(
-            self.directory, remote, "--", remote.location + self._suffix, refspec
-        )
+        await self._fetch_into(self.directory, remote, "--", self.location(remote), refspec)
 
     async def commit_of(self, name: str) -> str | None:
         """The commit that an object id, full or abbreviated, stands for in this mirror."""
@@ -138,14 +140,14 @@ class Mirror:
 
     async def _list(self, remote: Remote) -> Advertisement:
         outcome = await self._ask(remote, self._suffix)
-        if remote.scheme != "file" and (is_redirect(outcome) or is_missing(outcome)):
+        if remote.scheme in ("https", "http") and (is_redirect(outcome) or is_missing(outcome)):
             # Servers differ in whether `.git` belongs to the address: GitLab redirects without.
             other = "" if self._suffix else ".git"
             second = await self._ask(remote, other)
             if not is_missing(second):
                 self._suffix, outcome = other, second
         if not outcome.ok:
-            raise failure(outcome, remote.url)
+            raise failure(outcome, remote.url, known=bool(remote.access))
         return parse_advertisement(outcome.stdout)
 
     async def _ask(self, remote: Remote, suffix: str) -> GitOutcome:
@@ -158,6 +160,7 @@ class Mirror:
             remote.location + suffix,
             timeout_seconds=self._timeout,
             protocol=remote.scheme,
+            access=remote.access,
             max_output=MAX_ADVERTISEMENT_BYTES,
         )
 
@@ -191,12 +194,17 @@ class Mirror:
             *arguments,
             directory=directory,
             protocol=remote.scheme,
+            access=remote.access,
             timeout_seconds=self._timeout,
             until=partial(_grown, directory, self._max_bytes),
         )
         if not outcome.ok:
             await asyncio.to_thread(remove_leftovers, directory)
-            raise (too_large if outcome.ended is Ended.STOPPED else failure(outcome, remote.url))
+            raise (
+                too_large
+                if outcome.ended is Ended.STOPPED
+                else failure(outcome, remote.url, known=bool(remote.access))
+            )
         # A fast fetch ends between two looks at its size.
         if await asyncio.to_thread(size_of, directory) > self._max_bytes:
             await asyncio.to_thread(shutil.rmtree, directory)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.domain.repository import RepositoryUrl
@@ -18,7 +19,10 @@ from orchestrator.errors import (
 )
 from orchestrator.gateway.address import AddressPolicy, Remote, Resolver, resolve
 from orchestrator.gateway.bundle import stream_bundle
+from orchestrator.gateway.credentials import Credentials
+from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.git_command import GIB, MIB, PINNING_VERSION, Git
+from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirror import LOCAL_SECONDS, NEW_SUFFIX, Mirror
 from orchestrator.gateway.refs import (
     BRANCHES,
@@ -47,6 +51,7 @@ class GitRepositories:
         max_memory_bytes: Most memory that one git command may hold.
         resolver: Maps host names to addresses.
         environment: Where PATH and certificate settings are taken from; the process's own if None.
+        credentials: For private repositories; none if None.
     """
 
     def __init__(
@@ -61,8 +66,10 @@ class GitRepositories:
         max_memory_bytes: int = GIB,
         resolver: Resolver = resolve,
         environment: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._root = data_dir.absolute() / "mirrors"
+        self._credentials = credentials or Credentials((), {}, InstallationTokens(ForgeHttp()))
         self.git = Git(
             data_dir / "git",
             os.environ if environment is None else environment,
@@ -89,8 +96,7 @@ class GitRepositories:
         """
         if ref is not None:
             require_valid_ref(ref)
-        remote = await self._policy.admit(url)
-        await self._require_pinning(remote)
+        remote = await self._admit(url)
         mirror = await self._mirror(url)
         seen = mirror.listings_begun
         async with mirror.lock:
@@ -221,6 +227,32 @@ class GitRepositories:
             )
         return outcome.stdout
 
+    async def opened(self, origin: RepositoryUrl, commit: str) -> "Opened":
+        """A mirror that is up to date and has this commit, with its remote as it is now.
+
+        Raises:
+            RepositoryError: Refused, unreachable, or the commit is not to be had any more.
+        """
+        remote = await self._admit(origin)
+        mirror = await self._mirror(origin)
+        async with mirror.lock:
+            await mirror.load()
+            advertised = await mirror.list(remote)
+            if advertised.refs != {name: known.target for name, known in mirror.refs.items()}:
+                async with self._fetches:
+                    await mirror.fetch(remote)
+            if await self._commit(mirror, remote, commit) is None:
+                raise unknown_ref(commit)
+        return Opened(mirror, remote, advertised)
+
+    async def _admit(self, url: RepositoryUrl) -> Remote:
+        """Where git connects, and with which credentials."""
+        self._credentials.require_ssh_key(url)
+        remote = await self._policy.admit(url)
+        remote = remote.with_access(await self._credentials.access(url, remote.address))
+        await self._require_pinning(remote)
+        return remote
+
     async def _require_pinning(self, remote: Remote) -> None:
         if remote.scheme != "file" and await self.git.version() < PINNING_VERSION:
             raise ConfigurationError(
@@ -245,6 +277,15 @@ class GitRepositories:
                 self.git, self._root / f"{digest}.git", self._max_repository_bytes, self._timeout
             )
         return self._mirrors[url]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A mirror with the remote it was just brought up to date from."""
+
+    mirror: Mirror
+    remote: Remote
+    advertised: Advertisement
 
 
 async def _listing(mirror: Mirror, remote: Remote, seen: int) -> Advertisement:

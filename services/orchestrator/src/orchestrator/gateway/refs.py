@@ -4,22 +4,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.domain.ref_name import is_ref_name
 from orchestrator.errors import RepositoryEmpty, RepositoryError, UnknownRef
 
 BRANCHES = "refs/heads/"
 TAGS = "refs/tags/"
 PINNED = "refs/berth/pinned/"
-MAX_REF_LENGTH = 250
 HEAD = "HEAD"
 
 # One line a reference; NUL cannot be part of a name.
 LISTING_FORMAT = "%(objectname)%00%(objecttype)%00%(*objectname)%00%(*objecttype)%00%(refname)"
 
-_INVALID = re.compile(
-    r"[\x00-\x20\x7f~^:?*\[\\]"  # characters with a meaning of their own
-    r"|\.\.|@\{|//|^@$|^-|^/|/$|\.$"
-    r"|(^|/)\.|\.lock(/|$)"
-)
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,40}")
 _FALLBACKS = ("main", "master")
@@ -48,7 +43,7 @@ def require_valid_ref(ref: str) -> None:
     Raises:
         UnknownRef: It breaks git's own rules.
     """
-    if not 0 < len(ref) <= MAX_REF_LENGTH or not ref.isprintable() or _INVALID.search(ref):
+    if not is_ref_name(ref):
         raise UnknownRef("ref is not a valid name of a branch, tag or commit.")
 
 

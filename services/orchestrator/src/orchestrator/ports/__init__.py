@@ -12,6 +12,18 @@ from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
 from orchestrator.ports.model import Model, OnText
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
+from orchestrator.ports.publishing import (
+    Branches,
+    Change,
+    Forge,
+    Forges,
+    Proposal,
+    PublicationStore,
+    PullRequest,
+    Staged,
+    StagedCommit,
+    Target,
+)
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
 from orchestrator.ports.worker import (
@@ -26,12 +38,16 @@ from orchestrator.ports.worker import (
 )
 
 __all__ = [
+    "Branches",
     "Cancels",
+    "Change",
     "CheckpointStore",
     "Clock",
     "Engine",
     "EventLog",
     "Executors",
+    "Forge",
+    "Forges",
     "HeldCheckpoints",
     "HeldPart",
     "HeldRepository",
@@ -45,12 +61,18 @@ __all__ = [
     "Origin",
     "PreparedTask",
     "Progress",
+    "Proposal",
+    "PublicationStore",
+    "PullRequest",
     "Repositories",
     "RunTaskDurably",
     "Runtime",
     "RuntimeInfo",
+    "Staged",
+    "StagedCommit",
     "Steps",
     "StoredObject",
+    "Target",
     "TaskStore",
     "Toolbox",
     "Worker",

@@ -40,6 +40,9 @@ class Queries:
     release_lease: str
     read_lease: str
     held_leases: str
+    begin_publication: str
+    get_publication: str
+    keep_publication: str
 
 
 @cache

@@ -21,9 +21,9 @@ ORDER BY last_used_at DESC, w.id;
 -- Record a task as running; a task that is recorded already stays as it is.
 INSERT INTO tasks (
     id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds, files,
-    install_dependencies, parent_id, relation, parent_step, request_digest
+    install_dependencies, parent_id, relation, parent_step, request_digest, dry_run
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: finish_task
@@ -251,3 +251,26 @@ FROM leases AS l
 JOIN executors AS e ON e.id = l.executor_id
 WHERE l.held AND e.heartbeat_at > clock_timestamp() - make_interval(secs => $1)
 ORDER BY l.workspace_id;
+
+-- name: begin_publication
+-- (none), withdrawn -> pending. No row if the task has one that counts.
+INSERT INTO publications (
+    task_id, mode, branch, title, body, draft, author, state, repositories
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (task_id) DO UPDATE
+SET mode = excluded.mode, branch = excluded.branch, title = excluded.title, body = excluded.body,
+    draft = excluded.draft, author = excluded.author, state = excluded.state,
+    repositories = excluded.repositories, updated_at = clock_timestamp()
+WHERE publications.state = 'withdrawn'
+RETURNING *;
+
+-- name: get_publication
+-- The publication of a task.
+SELECT * FROM publications WHERE task_id = $1;
+
+-- name: keep_publication
+-- How far a publication has come; a published one stays as it is.
+UPDATE publications
+SET state = $2, repositories = $3, updated_at = clock_timestamp()
+WHERE task_id = $1 AND state <> 'published';

@@ -54,6 +54,7 @@ def task_values(task: NewTask, runtime: str) -> tuple[object, ...]:
         task.install_dependencies,
         *_lineage_values(task.lineage),
         task.request_digest,
+        task.dry_run,
     )
 
 
@@ -94,6 +95,7 @@ def task_from(row: asyncpg.Record) -> Task:
         created_at=row["created_at"],
         files=tuple(row["files"]),
         install_dependencies=row["install_dependencies"],
+        dry_run=row["dry_run"],
         cancel_requested=row["cancel_requested_at"] is not None,
         ending=_ending(row) if row["finished_at"] else None,
         finished_at=row["finished_at"],

@@ -1,0 +1,41 @@
+"""What a dry run shows beside its patch: every tool call it made."""
+
+import json
+
+from pydantic import JsonValue
+
+from orchestrator.api.schemas import CommandBody, TaskBody, task_body
+from orchestrator.domain.events import Event, EventKind
+from orchestrator.domain.task import Task
+from orchestrator.ports import EventLog
+
+
+async def shown_task(task: Task, events: EventLog) -> TaskBody:
+    """A task as the API shows it, with the commands of a dry run."""
+    body = task_body(task)
+    if task.dry_run:
+        body.commands = [
+            _command(event)
+            async for event in events.recorded(task.id)
+            if event.kind is EventKind.TOOL
+        ]
+    return body
+
+
+def _command(event: Event) -> CommandBody:
+    return CommandBody(
+        step=event.step,
+        tool=str(event.data["name"]),
+        arguments=_arguments(event.data["arguments"]),
+        is_error=event.data["is_error"] is True,
+    )
+
+
+def _arguments(value: JsonValue) -> dict[str, JsonValue]:
+    """The arguments as an object; what a model sent instead of one stays as it is."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {"unreadable": value}
+    return value if isinstance(value, dict) else {"unreadable": value}
