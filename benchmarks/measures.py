@@ -67,7 +67,7 @@ async def step(parts: House, rounds: int) -> Figure:
 
     async def run(task_id: str, steps: Steps) -> None:
         task = known[task_id]
-        async with Hands(task, parts.lease, parts.supply, _nothing) as hands:
+        async with Hands(task, parts.lease, parts.supply, parts.admit, _nothing) as hands:
             await hands.tools()
             floors.append(await _floor_of_call(hands))
             samples.put_nowait(await _time_loop(parts, task, hands, steps))

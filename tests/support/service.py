@@ -17,7 +17,7 @@ from pathlib import Path
 import asyncpg
 import docker
 import httpx2
-from tests.support.runtimes import Bench
+from tests.support.runtimes import IMAGE, Bench
 
 from orchestrator.runtimes.processes import Process, process_of
 
@@ -88,13 +88,16 @@ class Service:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.command(port),
-                env=clean_environment({**self.settings, "BERTH_DEPLOYMENT": self.deployment}),
+                env=clean_environment({**self.settings, **self._own_settings()}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 start_new_session=True,
             )
+
+    def _own_settings(self) -> dict[str, str]:
+        return {"BERTH_DEPLOYMENT": self.deployment, "BERTH_AGENT_IMAGE": IMAGE}
 
     def start(self, port: int = 0) -> "Service":
         """Start it and wait until it listens."""

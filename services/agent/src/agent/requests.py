@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from agent.errors import BadRequest, TooLarge
 from agent.layout import checked_name
 from agent.records import PlacedFile, Start
+from agent.way_out import Pass
 
 MAX_CLAIM_BYTES = 4 * 1024
 MAX_PREPARE_BYTES = 256 * 1024 * 1024
@@ -27,6 +28,7 @@ class PrepareRequest:
     start: tuple[Start, ...]
     files: tuple[PlacedFile, ...]
     install: bool
+    egress: Pass | None = None
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -68,6 +70,7 @@ async def read_prepare(request: Request) -> PrepareRequest:
         _items(body, "start", lambda each: Start(_field(each, "name", str), _commit(each))),
         _items(body, "files", lambda each: PlacedFile(_field(each, "name", str), _content(each))),
         _field(body, "install", bool) if "install" in body else False,
+        _pass(_field(body, "egress", dict)) if "egress" in body else None,
     )
 
 
@@ -90,6 +93,15 @@ def _items(
 ) -> tuple[T, ...]:
     items = _field(body, name, list)
     return tuple(read(_checked(each, dict, f"an item of {name}")) for each in items)
+
+
+def _pass(body: dict[str, object]) -> Pass:
+    variables = _field(body, "variables", dict)
+    return Pass(
+        _field(body, "user", str),
+        _field(body, "password", str),
+        {str(name): _checked(value, str, "a variable") for name, value in variables.items()},
+    )
 
 
 def _commit(body: dict[str, object]) -> str:

@@ -47,6 +47,7 @@ from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_prepare
 from agent.settings import WorkerSettings
 from agent.tools import Tools
 from agent.trees import Trees
+from agent.way_out import WayOut
 
 
 def installed_version() -> str:
@@ -68,7 +69,8 @@ class Worker:
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
-        self._preparation = Preparation(self._layout, self._trees, self._changes)
+        self._way_out = WayOut(None if settings.socket is None else settings.socket.parent)
+        self._preparation = Preparation(self._layout, self._trees, self._changes, self._way_out)
         self._calls = Calls(self._layout, Checkpoints(self._layout, self._trees), self._instance)
         self._tools = Tools(self._version, self._calls)
 
@@ -84,7 +86,7 @@ class Worker:
                 Route("/tasks/{task}/changes", self._read_changes),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
-                Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
+                Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools, self._way_out)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
             middleware=[Middleware(RequireClaim, claim=self._claim)],
@@ -96,8 +98,10 @@ class Worker:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         await self._clones.clear_interrupted()
         await self._trees.clear_interrupted()
+        await self._way_out.start()
         yield
         await self._tools.close()
+        await self._way_out.close()
 
     async def _health(self, _request: Request) -> JSONResponse:
         return JSONResponse(
@@ -158,13 +162,15 @@ class Worker:
 class _McpEndpoint:
     """`/tasks/{task}/mcp`, as an ASGI application."""
 
-    def __init__(self, trees: Trees, tools: Tools) -> None:
+    def __init__(self, trees: Trees, tools: Tools, way_out: WayOut) -> None:
         self._trees = trees
         self._tools = tools
+        self._way_out = way_out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path_params: dict[str, Any] = scope["path_params"]
         task_id: str = path_params["task"]
         root: Path = self._trees.root(task_id)
         server = await self._tools.get()
-        await server.handle(task_id, root, scope, receive, send)
+        variables = self._way_out.variables(task_id)
+        await server.handle(task_id, root, scope, receive, send, variables=variables)

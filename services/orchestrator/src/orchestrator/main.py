@@ -14,8 +14,14 @@ from orchestrator.clock import SystemClock
 from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Container, ContainerState, Limits
+from orchestrator.domain.egress import Allowlist, EgressLimits, HostRule, PackageSources, parse_rule
 from orchestrator.durability.dbos_engine import DbosEngine
-from orchestrator.errors import BerthError, RuntimeFailure
+from orchestrator.errors import (
+    BerthError,
+    ConfigurationError,
+    EgressRequestInvalid,
+    RuntimeFailure,
+)
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
@@ -25,7 +31,12 @@ from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.address import resolve
+from orchestrator.gateway.egress import EgressGateway
+from orchestrator.gateway.egress_address import EgressAddresses
+from orchestrator.gateway.egress_connection import EgressPolicy
 from orchestrator.gateway.mirrors import GitRepositories
+from orchestrator.gateway.package_sources import find_sources
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
@@ -63,7 +74,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
-        metadata, model_info, runtime = await _start_parts(settings, stack)
+        metadata, model_info, runtime, egress = await _start_parts(settings, stack)
         tasks, events = metadata.tasks, metadata.events
         info = await runtime.info()
         log.info("runtime_chosen", runtime=info.name, reason=info.reason,
@@ -83,6 +94,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
             TaskParts(
                 lease=lease,
                 supply=Supply(repositories),
+                egress=egress,
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -136,16 +148,17 @@ class _Metadata:
 
 async def _start_parts(
     settings: Settings, stack: AsyncExitStack
-) -> tuple[_Metadata, ModelInfo, Runtime]:
+) -> tuple[_Metadata, ModelInfo, Runtime, EgressGateway]:
     """Start what takes time, side by side: the slowest part sets the pace."""
     try:
         async with asyncio.TaskGroup() as group:
             metadata = group.create_task(_metadata(settings, stack))
             model = group.create_task(_model_endpoint(settings, stack))
             runtime = group.create_task(_runtime(settings, stack))
+            egress = group.create_task(_egress(settings))
     except* BerthError as failures:
         raise failures.exceptions[0] from None
-    return metadata.result(), model.result(), runtime.result()
+    return metadata.result(), model.result(), runtime.result(), egress.result()
 
 
 async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
@@ -231,6 +244,44 @@ def _repositories(settings: Settings) -> GitRepositories:
         timeout_seconds=settings.git_timeout_seconds,
         max_file_bytes=settings.max_file_bytes,
     )
+
+
+async def _egress(settings: Settings) -> EgressGateway:
+    sources = await find_sources(settings.egress_presets)
+    for notice in sources.notices:
+        log.warning("egress_preset", detail=notice)
+    policy = EgressPolicy(
+        Allowlist((*_egress_rules(settings), *sources.rules)),
+        EgressAddresses(settings.allow_hosts, resolve),
+        sources.credentials,
+    )
+    limits = EgressLimits(
+        task_bytes=settings.egress_task_bytes,
+        workspace_bytes=settings.egress_workspace_bytes,
+        task_connections=settings.egress_task_connections,
+        workspace_connections=settings.egress_workspace_connections,
+        idle_seconds=settings.egress_idle_seconds,
+    )
+    return EgressGateway(policy, limits, sources, await _certificates(settings, sources))
+
+
+def _egress_rules(settings: Settings) -> tuple[HostRule, ...]:
+    try:
+        return tuple(parse_rule(text) for text in settings.egress_allow)
+    except EgressRequestInvalid as error:
+        raise ConfigurationError(f"BERTH_EGRESS_ALLOW: {error.detail}") from None
+
+
+async def _certificates(settings: Settings, sources: PackageSources) -> bytes | None:
+    file = settings.egress_ca_file or sources.certificates
+    if file is None:
+        return None
+    try:
+        return await asyncio.to_thread(file.read_bytes)
+    except OSError as error:
+        raise ConfigurationError(
+            f"BERTH_EGRESS_CA_FILE: {file} cannot be read ({error.strerror})."
+        ) from error
 
 
 def _agent(settings: Settings) -> Agent:

@@ -1,18 +1,20 @@
 """A task's hold on its container: taken, and taken anew when the container dies."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 
 import structlog
 
+from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
 from orchestrator.errors import WorkerUnreachable
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import PreparedTask, Progress, Worker
+from orchestrator.ports import Admission, PreparedTask, Progress, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +23,8 @@ REVIVALS = 3
 """How often one request may find its container dead before the task fails."""
 
 Prepared = Callable[[Leased, PreparedTask], Awaitable[None]]
+Admit = Callable[[Container], AbstractAsyncContextManager[Admission]]
+"""Opens the way out of a container for the task."""
 
 
 class Hands:
@@ -30,14 +34,19 @@ class Hands:
         task: The task.
         lease: Brings up containers.
         supply: Makes the task's tree in one.
+        admit: Lets the task out of it.
         prepared: Told each time the tree stands in a container.
     """
 
-    def __init__(self, task: NewTask, lease: Lease, supply: Supply, prepared: Prepared) -> None:
+    def __init__(
+        self, task: NewTask, lease: Lease, supply: Supply, admit: Admit, prepared: Prepared
+    ) -> None:
         self._task = task
         self._lease = lease
         self._supply = supply
+        self._admit = admit
         self._prepared = prepared
+        self._admission: Admission | None = None
         self._holding = AsyncExitStack()
         self._worker: Worker | None = None
 
@@ -78,7 +87,13 @@ class Hands:
             async with worker.toolbox(self._task.id) as toolbox:
                 return await toolbox.call(name, arguments, key=key, progress=progress)
 
-        return await self._with_worker(called)
+        result = await self._with_worker(called)
+        refusals = self._refusals()
+        if not refusals:
+            return result
+        # Many a program hides from its user what a proxy has told it.
+        told = "\n".join(f"[The network: {sentence}]" for sentence in refusals)
+        return replace(result, text=f"{result.text}\n{told}")
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree; returns the path the model can read."""
@@ -106,9 +121,15 @@ class Hands:
     async def _held(self) -> Worker:
         if self._worker is None:
             leased = await self._holding.enter_async_context(self._lease.hold(self._task.workspace))
-            await self._prepared(leased, await self._supply(self._task, leased.worker))
+            self._admission = await self._holding.enter_async_context(self._admit(leased.container))
+            tree = await self._supply(self._task, leased.worker, self._admission.egress_pass)
+            told = (*tree.dependencies, *self._refusals())
+            await self._prepared(leased, PreparedTask(told))
             self._worker = leased.worker
         return self._worker
+
+    def _refusals(self) -> tuple[str, ...]:
+        return () if self._admission is None else self._admission.take_refusals()
 
     async def _let_go(self) -> None:
         self._worker = None

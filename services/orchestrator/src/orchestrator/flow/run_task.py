@@ -2,12 +2,15 @@
 
 import asyncio
 import secrets
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 from pydantic import JsonValue
 
 from orchestrator.agent import Agent, AgentLoop, Ledger
+from orchestrator.domain.container import Container
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
 from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
@@ -17,7 +20,16 @@ from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import Clock, EventLog, Model, PreparedTask, Steps, TaskStore
+from orchestrator.ports import (
+    Admission,
+    Clock,
+    Egress,
+    EventLog,
+    Model,
+    PreparedTask,
+    Steps,
+    TaskStore,
+)
 from orchestrator.tools.kept_output import KeptOutput
 
 log = structlog.get_logger(__name__)
@@ -32,6 +44,7 @@ class TaskParts:
 
     lease: Lease
     supply: Supply
+    egress: Egress
     inputs: Inputs
     model: Model
     tasks: TaskStore
@@ -110,6 +123,11 @@ class RunTask:
         )
 
     async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
+        def admit(container: Container) -> AbstractAsyncContextManager[Admission]:
+            return self._parts.egress.admit(
+                task.id, container, partial(self._parts.events.append, task.id)
+            )
+
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
             await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
@@ -120,7 +138,8 @@ class RunTask:
             if task.install_dependencies:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
-        async with Hands(task, self._parts.lease, self._parts.supply, prepared) as hands:
+        parts = self._parts
+        async with Hands(task, parts.lease, parts.supply, admit, prepared) as hands:
             try:
                 work.answer = await self._loop(task, work, hands, steps)
             except BaseException:

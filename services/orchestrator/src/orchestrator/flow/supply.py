@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Repository
 from orchestrator.ports import PreparedTask, Repositories, Worker
@@ -14,7 +15,9 @@ class Supply:
     def __init__(self, repositories: Repositories) -> None:
         self._repositories = repositories
 
-    async def __call__(self, task: NewTask, worker: Worker) -> PreparedTask:
+    async def __call__(
+        self, task: NewTask, worker: Worker, egress: EgressPass | None = None
+    ) -> PreparedTask:
         """Send what the worker lacks, then prepare the tree."""
         if task.start:
             held = {each.name: each.tips for each in await worker.repositories()}
@@ -27,7 +30,11 @@ class Supply:
                 )
             )
         return await worker.prepare(
-            task.id, task.start, task.files, install=task.install_dependencies
+            task.id,
+            task.start,
+            task.files,
+            install=task.install_dependencies,
+            egress=egress,
         )
 
     async def _send(

@@ -6,6 +6,7 @@ Only `main` names implementations.
 
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
+from orchestrator.ports.egress import Admission, Egress, Report
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
 from orchestrator.ports.model import Model
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
@@ -21,8 +22,10 @@ from orchestrator.ports.worker import (
 )
 
 __all__ = [
+    "Admission",
     "Cancels",
     "Clock",
+    "Egress",
     "Engine",
     "EventLog",
     "HeldRepository",
@@ -31,6 +34,7 @@ __all__ = [
     "ObjectStore",
     "PreparedTask",
     "Progress",
+    "Report",
     "Repositories",
     "RunTaskDurably",
     "Runtime",

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
+from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 
 Progress = Callable[[str], Awaitable[None]]
@@ -77,8 +78,12 @@ class Worker(Protocol):
         files: Sequence[InputFile],
         *,
         install: bool,
+        egress: EgressPass | None = None,
     ) -> PreparedTask:
-        """Make the task's worktrees at their start commits and place its files."""
+        """Make the task's worktrees at their start commits and place its files.
+
+        `egress` is what the task's programs need in order to get out; None keeps them in.
+        """
         ...
 
     async def patch(self, task_id: str) -> Patch:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx2
 
 from orchestrator.domain.container import Container
+from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 from orchestrator.errors import WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
@@ -86,9 +87,10 @@ class HttpWorker:
         files: Sequence[InputFile],
         *,
         install: bool,
+        egress: EgressPass | None = None,
     ) -> PreparedTask:
         """Make the task's worktrees and place its files."""
-        body = {
+        body: dict[str, object] = {
             "task": task_id,
             "start": [{"name": point.name, "commit": point.commit} for point in start],
             "files": [
@@ -97,6 +99,12 @@ class HttpWorker:
             ],
             "install": install,
         }
+        if egress is not None:
+            body["egress"] = {
+                "user": egress.user,
+                "password": egress.password,
+                "variables": dict(egress.variables),
+            }
         answer = await self._ask(Prepared, "POST", "/prepare", json=body)
         return PreparedTask(tuple(answer.dependencies))
 

@@ -1,0 +1,210 @@
+"""Bytes on their way through the gateway: bounded, counted, and cut off when nothing moves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import h11
+
+from orchestrator.domain.egress import Destination
+from orchestrator.gateway.egress_account import Account
+from orchestrator.gateway.egress_request import returned_response
+
+CHUNK_BYTES = 256 * 1024
+CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One end of a connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self) -> bytes:
+        """What has arrived; empty at the end."""
+        return await self.reader.read(CHUNK_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        """Send, as fast as the other side takes it."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def end(self) -> None:
+        """Say that nothing more is sent; the other direction stays open."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+
+    async def close(self) -> None:
+        """Close both directions."""
+        self.writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                # How the connection ended is of no interest now.
+                with suppress(ConnectionError):
+                    await self.writer.wait_closed()
+        except TimeoutError:
+            self.writer.transport.abort()  # the other side does not take what is left for it
+
+
+class Remote:
+    """The connection to a destination: what moves on it is counted and resets the idle time."""
+
+    def __init__(
+        self, line: Line, account: Account, destination: Destination, idle: asyncio.Timeout
+    ) -> None:
+        self._line = line
+        self._account = account
+        self._destination = destination
+        self._idle = idle
+
+    async def read(self) -> bytes:
+        """What has arrived; empty at the end."""
+        data = await self._line.read()
+        self._account.count(self._destination, received=len(data))
+        self._moved()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+        await self._line.write(data)
+        self._account.count(self._destination, sent=len(data))
+        self._moved()
+
+    def end(self) -> None:
+        """Say that nothing more is sent."""
+        self._line.end()
+
+    def _moved(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._idle.reschedule(now + self._account.idle_seconds)
+
+
+@asynccontextmanager
+async def connected(address: str, port: int) -> AsyncIterator[Line]:
+    """A connection to an address.
+
+    Raises:
+        OSError: It cannot be made, or not in time.
+    """
+    async with asyncio.timeout(CONNECT_SECONDS):
+        reader, writer = await asyncio.open_connection(address, port, limit=CHUNK_BYTES)
+    line = Line(reader, writer)
+    try:
+        yield line
+    finally:
+        await line.close()
+
+
+async def tunnel(client: Line, remote: Remote, early: bytes) -> None:
+    """Copy both ways until both sides have ended.
+
+    Args:
+        client: Who asked for the tunnel.
+        remote: Where it leads.
+        early: What the client sent before the tunnel stood.
+
+    Raises:
+        OSError: A side broke off.
+        EgressExhausted: The task's bytes are used up.
+    """
+    if early:
+        await remote.write(early)
+    await _both(
+        _copy(client.read, remote.write, remote.end), _copy(remote.read, client.write, client.end)
+    )
+
+
+async def exchange(
+    client: Line, asked: h11.Connection, remote: Remote, onward: h11.Request
+) -> None:
+    """Send a plain request on, and its response back.
+
+    Args:
+        client: Who asked.
+        asked: The state of HTTP with the client, of which the request's head was read.
+        remote: Where the request goes.
+        onward: The request as it goes on.
+
+    Raises:
+        h11.ProtocolError: A side breaks the rules of HTTP.
+        OSError: A side broke off.
+        EgressExhausted: The task's bytes are used up.
+    """
+    sent = h11.Connection(h11.CLIENT)
+    await remote.write(sent.send(onward) or b"")
+    upload = asyncio.create_task(_send_body(client, asked, remote, sent))
+    try:
+        await _send_back(client, asked, remote, sent)
+    finally:
+        # A server may answer before it has taken the whole request, and often hangs up then.
+        upload.cancel()
+        await asyncio.wait([upload])
+
+
+async def next_event(state: h11.Connection, read: Callable[[], Awaitable[bytes]]) -> object:
+    """The next event of a connection, for which bytes are read as needed.
+
+    Raises:
+        h11.RemoteProtocolError: What was read is not HTTP, or its head is too long.
+    """
+    while True:
+        event = state.next_event()
+        if event is not h11.NEED_DATA:
+            return event
+        state.receive_data(await read())
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in (first, second)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _copy(
+    read: Callable[[], Awaitable[bytes]],
+    write: Callable[[bytes], Awaitable[None]],
+    end: Callable[[], None],
+) -> None:
+    while data := await read():
+        await write(data)
+    end()
+
+
+async def _send_body(
+    client: Line, asked: h11.Connection, remote: Remote, sent: h11.Connection
+) -> None:
+    if asked.they_are_waiting_for_100_continue:
+        interim = h11.InformationalResponse(status_code=100, headers=[])
+        await client.write(asked.send(interim) or b"")
+    while True:
+        event = await next_event(asked, client.read)
+        if isinstance(event, h11.Data):
+            await remote.write(sent.send(h11.Data(data=bytes(event.data))) or b"")
+        elif isinstance(event, h11.EndOfMessage):
+            await remote.write(sent.send(h11.EndOfMessage()) or b"")
+            return
+        else:
+            raise h11.RemoteProtocolError("the request ended too early")
+
+
+async def _send_back(
+    client: Line, asked: h11.Connection, remote: Remote, sent: h11.Connection
+) -> None:
+    while True:
+        event = await next_event(sent, remote.read)
+        if isinstance(event, h11.Response):
+            await client.write(asked.send(returned_response(event)) or b"")
+        elif isinstance(event, h11.Data):
+            await client.write(asked.send(h11.Data(data=bytes(event.data))) or b"")
+        elif isinstance(event, h11.EndOfMessage):
+            await client.write(asked.send(h11.EndOfMessage()) or b"")
+            return
+        elif not isinstance(event, h11.InformationalResponse):
+            raise h11.RemoteProtocolError("the response ended too early")
