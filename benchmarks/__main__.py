@@ -9,8 +9,11 @@ from pathlib import Path
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
+from benchmarks.way_out import transfer
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
+
+MAX_TRANSFERS = 5
 
 
 def main() -> int:
@@ -41,6 +44,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await checkpoint(parts, rounds),
             await checkpoint_path(parts, rounds),
             await memory(parts),
+            await transfer(parts, min(rounds, MAX_TRANSFERS)),
         ]
 
 

@@ -37,7 +37,7 @@ async def cold(parts: House, choice: RuntimeChoice, rounds: int) -> Figure:
     floors, samples = [], []
     for _ in range(rounds):
         floors.append(await _floor_of_start(choice))
-        task = await _new_task(parts)
+        task = await new_task(parts)
         began = time.perf_counter()
         await _first_result(parts, task)
         samples.append((time.perf_counter() - began) * MILLISECONDS)
@@ -49,11 +49,11 @@ async def cold(parts: House, choice: RuntimeChoice, rounds: int) -> Figure:
 
 async def warm(parts: House, rounds: int) -> Figure:
     """From a request on a known repository to the first tool result in its running container."""
-    await _first_result(parts, await _new_task(parts))
+    await _first_result(parts, await new_task(parts))
     samples = []
     for _ in range(rounds):
         began = time.perf_counter()
-        await _first_result(parts, await _new_task(parts))
+        await _first_result(parts, await new_task(parts))
         samples.append((time.perf_counter() - began) * MILLISECONDS)
     floor = ("`git worktree add` of the same tree", await _floor_of_worktree(parts, rounds))
     return figure("warm reuse to first tool result", "ms", samples, target=120, floor=floor)
@@ -67,7 +67,7 @@ async def step(parts: House, rounds: int) -> Figure:
 
     async def run(task_id: str, steps: Steps) -> None:
         task = known[task_id]
-        async with Hands(task, parts.lease, parts.supply, parts.admit, _nothing) as hands:
+        async with Hands(task, parts.lease, parts.supply, parts.admit, nothing) as hands:
             await hands.tools()
             floors.append(await _floor_of_call(hands))
             samples.put_nowait(await _time_loop(parts, task, hands, steps))
@@ -76,7 +76,7 @@ async def step(parts: House, rounds: int) -> Figure:
     await engine.start(run)
     try:
         for _ in range(rounds):
-            task = await _new_task(parts)
+            task = await new_task(parts)
             known[task.id] = task
             await engine.submit(task.id, task.workspace.id)
         async with asyncio.timeout(STEP_SECONDS * rounds):
@@ -87,8 +87,8 @@ async def step(parts: House, rounds: int) -> Figure:
     return figure("one durable step, zero-latency model", "ms", taken, target=25, floor=floor)
 
 
-async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:
-    return None
+async def nothing(_leased: Leased, _tree: PreparedTask) -> None:
+    """What `Hands` is given where nobody wants to know of a prepared tree."""
 
 
 async def checkpoint(parts: House, rounds: int) -> Figure:
@@ -107,7 +107,7 @@ async def _keyed_and_plain(
     parts: House, rounds: int, settle_seconds: float
 ) -> tuple[list[float], tuple[str, float]]:
     """What a change costs with a key beyond the same change without one; each after another."""
-    task = await _new_task(parts)
+    task = await new_task(parts)
     plain: list[float] = []
     kept: list[float] = []
     async with parts.lease.hold(parts.workspace) as leased:
@@ -137,7 +137,7 @@ async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -
 
 async def memory(parts: House) -> Figure:
     """Resident memory of a worker that has served tool calls."""
-    task = await _new_task(parts)
+    task = await new_task(parts)
     async with parts.lease.hold(parts.workspace) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
@@ -147,7 +147,8 @@ async def memory(parts: House) -> Figure:
     return figure("memory of a worker", "MB", [max(sizes)], target=80, floor=floor)
 
 
-async def _new_task(parts: House) -> NewTask:
+async def new_task(parts: House) -> NewTask:
+    """A task on the repository, on record."""
     repository = parts.workspace.repositories[0]
     start = await parts.repositories.start_point(repository.url, repository.name, None)
     task = NewTask(secrets.token_hex(8), "measure", parts.workspace, (start,), (), BUDGET)

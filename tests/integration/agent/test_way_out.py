@@ -104,7 +104,7 @@ async def test_the_next_orchestrator_takes_over(
 async def test_a_bad_pass_is_refused(worker: WorkerProcess, claimed: HttpWorker) -> None:
     async with worker.client() as client:
         for egress in ("no", {"user": "u"}, {"user": "u", "password": "p", "variables": {"A": 1}}):
-            body = {"task": "t", "start": [], "files": [], "egress": egress}
+            body: dict[str, object] = {"task": "t", "start": [], "files": [], "egress": egress}
             answer: httpx2.Response = await client.post("/prepare", json=body)
             assert answer.status_code == 400, egress
 

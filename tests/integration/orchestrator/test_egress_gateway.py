@@ -157,6 +157,34 @@ async def test_a_body_passes_in_whatever_framing(place: Path) -> None:
     assert b"Transfer-Encoding: chunked" in heads[1]
 
 
+async def test_an_answer_before_the_end_of_the_request(place: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with peer(refuse) as port, admitted(gateway(f"{HOST}:{port}"), place / "c") as inside:
+        head = f"POST http://{HOST}:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
+        assert (await inside.say(head + "begun")).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_client_that_breaks_off(place: Path) -> None:
+    ended = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.set()
+
+    async with peer(wait) as port, admitted(gateway(f"{HOST}:{port}"), place / "c") as inside:
+        _, writer = await inside.connect()
+        head = f"POST http://{HOST}:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
+        writer.write(head.encode() + b"begun")
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
 @pytest.mark.parametrize(
     "request_head",
     [

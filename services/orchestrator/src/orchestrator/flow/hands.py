@@ -52,7 +52,11 @@ class Hands:
 
     async def __aenter__(self) -> Self:
         """Take hold of the container, with the task's tree in it."""
-        await self._with_worker(_nothing)
+        try:
+            await self._with_worker(_nothing)
+        except BaseException:
+            await self._let_go()  # whoever cannot enter does not exit
+            raise
         return self
 
     async def __aexit__(

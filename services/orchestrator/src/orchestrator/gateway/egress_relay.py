@@ -136,12 +136,17 @@ async def exchange(
     sent = h11.Connection(h11.CLIENT)
     await remote.write(sent.send(onward) or b"")
     upload = asyncio.create_task(_send_body(client, asked, remote, sent))
+    download = asyncio.create_task(_send_back(client, asked, remote, sent))
     try:
-        await _send_back(client, asked, remote, sent)
+        await asyncio.wait((upload, download), return_when=asyncio.FIRST_COMPLETED)
+        if upload.done():
+            upload.result()
+        await download
     finally:
-        # A server may answer before it has taken the whole request, and often hangs up then.
         upload.cancel()
-        await asyncio.wait([upload])
+        download.cancel()
+        # What went wrong first is on its way up; what followed from it says nothing new.
+        await asyncio.gather(upload, download, return_exceptions=True)
 
 
 async def next_event(state: h11.Connection, read: Callable[[], Awaitable[bytes]]) -> object:
@@ -185,13 +190,15 @@ async def _send_body(
         await client.write(asked.send(interim) or b"")
     while True:
         event = await next_event(asked, client.read)
-        if isinstance(event, h11.Data):
-            await remote.write(sent.send(h11.Data(data=bytes(event.data))) or b"")
-        elif isinstance(event, h11.EndOfMessage):
-            await remote.write(sent.send(h11.EndOfMessage()) or b"")
-            return
-        else:
+        if not isinstance(event, h11.Data | h11.EndOfMessage):
             raise h11.RemoteProtocolError("the request ended too early")
+        onward = h11.Data(data=bytes(event.data)) if isinstance(event, h11.Data) else event
+        try:
+            await remote.write(sent.send(onward) or b"")
+        except ConnectionError:
+            return  # a server may answer and hang up before it has taken the whole request
+        if isinstance(event, h11.EndOfMessage):
+            return
 
 
 async def _send_back(
