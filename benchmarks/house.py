@@ -19,7 +19,8 @@ from orchestrator.flow.supply import Supply
 from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
-from orchestrator.gateway.egress_connection import EgressPolicy
+from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.ports import Admission, Runtime
 from orchestrator.runtimes.docker import DockerRuntime
@@ -129,7 +130,7 @@ def _egress(settings: Settings) -> EgressGateway:
         idle_seconds=settings.egress_idle_seconds,
     )
     rules = Allowlist([parse_rule(f"{PEER}:{PEER_PORT}")])
-    policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {})
+    policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {}, Upstream({}))
     return EgressGateway(policy, limits, PackageSources())
 
 

@@ -21,7 +21,8 @@ from orchestrator.domain.events import NewEvent
 from orchestrator.gateway.address import Resolver
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
-from orchestrator.gateway.egress_connection import EgressPolicy
+from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_upstream import Upstream
 
 LIMITS = EgressLimits(
     task_bytes=2**30,
@@ -53,12 +54,14 @@ def gateway(
     allow_hosts: Sequence[str] = (HOST,),
     limits: EgressLimits = LIMITS,
     credentials: dict[Destination, str] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> EgressGateway:
     """A gateway that allows what the rules say."""
     policy = EgressPolicy(
         Allowlist([parse_rule(rule) for rule in rules]),
         EgressAddresses(allow_hosts, resolver or Names()),
         credentials or {},
+        Upstream(environment or {}),
     )
     return EgressGateway(policy, limits, PackageSources())
 

@@ -14,7 +14,7 @@ from tests.support.worker_process import short_directory
 
 from orchestrator.domain.container import Endpoint
 from orchestrator.domain.egress import Destination
-from orchestrator.errors import ContainerStartFailed
+from orchestrator.errors import ConfigurationError, ContainerStartFailed
 from orchestrator.gateway import egress_connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -453,6 +453,57 @@ async def test_nothing_that_the_container_leaves_is_followed(place: Path) -> Non
         async with admitted(gateway(), directory):
             pass
     assert sorted(path.name for path in place.iterdir()) == ["c", "outside"]
+
+
+async def test_a_proxy_of_this_machine_is_used(place: Path) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head)
+        if head.startswith(b"CONNECT refused"):
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        elif head.startswith(b"CONNECT"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\nwelcome ")
+            await echo(reader, writer)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    async with peer(proxy) as port:
+        environment = {
+            "HTTP_PROXY": f"http://{HOST}:{port}",
+            "https_proxy": f"http://ada:pw@{HOST}:{port}",
+            "NO_PROXY": "direct.test",
+        }
+        rules = ("far.test", "refused.test", "direct.test", "10.0.0.1")
+        way = gateway(*rules, environment=environment)
+        async with admitted(way, place / "c") as inside:
+            head, reader, writer = await inside.tunnel("far.test:443")
+            writer.write(b"hello")
+            writer.write_eof()
+            said = await reader.read()
+            writer.close()
+            plain = await inside.say(get("http://far.test/a", proxy_authorization(inside)))
+            refused = [
+                (await inside.tunnel(each))[0]
+                for each in ("refused.test:443", "direct.test:443", "10.0.0.1:443", "no.test:443")
+            ]
+
+    assert head.startswith(b"HTTP/1.1 200")
+    assert said == b"welcome helloend"
+    assert plain.endswith(b"hi")
+    assert asked[0].startswith(b"CONNECT far.test:443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic YWRhOnB3" in asked[0]
+    assert asked[1].startswith(b"GET http://far.test/a HTTP/1.1\r\n")
+    assert b"Authorization" not in asked[1]
+    assert [each.split()[1] for each in refused] == [b"502", b"502", b"403", b"403"]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("url", ["socks5://a:1", "https://a:1", "http://", "http://a:x"])
+def test_a_proxy_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        gateway(environment={"ALL_PROXY": url})
 
 
 async def test_a_container_without_a_socket_has_no_way_out(place: Path) -> None:

@@ -1,6 +1,7 @@
 """The composition root: the only place that names implementations of ports."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from orchestrator.flow.uploads import Uploads
 from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
-from orchestrator.gateway.egress_connection import EgressPolicy
+from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.gateway.package_sources import find_sources
 from orchestrator.instructions import INSTRUCTIONS
@@ -254,6 +256,7 @@ async def _egress(settings: Settings) -> EgressGateway:
         Allowlist((*_egress_rules(settings), *sources.rules)),
         EgressAddresses(settings.allow_hosts, resolve),
         sources.credentials,
+        Upstream(os.environ),
     )
     limits = EgressLimits(
         task_bytes=settings.egress_task_bytes,

@@ -10,8 +10,8 @@ from pathlib import Path
 from orchestrator.domain.container import Container
 from orchestrator.domain.egress import EgressLimits, EgressPass, PackageSources
 from orchestrator.gateway.egress_account import Account, WorkspaceUse
-from orchestrator.gateway.egress_connection import EgressPolicy
 from orchestrator.gateway.egress_door import Door
+from orchestrator.gateway.egress_policy import EgressPolicy
 from orchestrator.ports import Admission, Report
 
 

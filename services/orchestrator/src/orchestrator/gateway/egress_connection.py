@@ -1,24 +1,18 @@
 """One connection from a container: what it asks for is checked, recorded and carried out."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 
 import h11
 import structlog
 
-from orchestrator.domain.egress import Allowlist, Destination
+from orchestrator.domain.egress import Destination
 from orchestrator.errors import EgressError, EgressRequestInvalid, EgressUnreachable
 from orchestrator.gateway.egress_account import Account
-from orchestrator.gateway.egress_address import EgressAddresses
-from orchestrator.gateway.egress_relay import (
-    Line,
-    Remote,
-    connected,
-    exchange,
-    next_event,
-    tunnel,
-)
+from orchestrator.gateway.egress_line import Line, connected, next_event
+from orchestrator.gateway.egress_policy import EgressPolicy, Route
+from orchestrator.gateway.egress_relay import Remote, exchange, tunnel
 from orchestrator.gateway.egress_request import (
     Wanted,
     onward_request,
@@ -26,49 +20,16 @@ from orchestrator.gateway.egress_request import (
     read_wanted,
     refusal,
 )
+from orchestrator.gateway.egress_upstream import open_upstream_tunnel
 
 log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 15.0
 FAREWELL_SECONDS = 5.0
-_READING = frozenset({b"GET", b"HEAD"})
 
 FindAccount = Callable[[tuple[str, str] | None], Account]
 """The task that has these credentials; raises `EgressUnattributed` if none or several may."""
-
-
-class EgressPolicy:
-    """What may be reached, and what is added on the way.
-
-    Args:
-        allowlist: The hosts and ports.
-        addresses: Checks what they resolve to.
-        credentials: Values of `Authorization` that plain requests to a destination get.
-    """
-
-    def __init__(
-        self,
-        allowlist: Allowlist,
-        addresses: EgressAddresses,
-        credentials: Mapping[Destination, str],
-    ) -> None:
-        self._allowlist = allowlist
-        self._addresses = addresses
-        self._credentials = credentials
-
-    async def admit(self, destination: Destination) -> tuple[str, ...]:
-        """The addresses to connect to.
-
-        Raises:
-            EgressError: The destination is not allowed or has no address.
-        """
-        self._allowlist.require(destination)
-        return await self._addresses.of(destination)
-
-    def authorization(self, destination: Destination, method: bytes) -> str | None:
-        """What the gateway adds to a plain request; only to one that reads."""
-        return self._credentials.get(destination) if method in _READING else None
 
 
 class EgressConnection:
@@ -119,32 +80,32 @@ class EgressConnection:
 
     async def _carry_out(self, request: h11.Request, wanted: Wanted, account: Account) -> None:
         destination = wanted.destination
-        addresses = await self._policy.admit(destination)
+        route = await self._policy.route(wanted)
         async with AsyncExitStack() as stack:
-            line = await self._connect(addresses, destination, stack)
+            line = await self._connect(route, destination, stack)
+            early = b""
+            if route.proxy is not None and wanted.target is None:
+                early = await open_upstream_tunnel(line, route.proxy, destination)
             await account.reach(destination)
             async with asyncio.timeout(account.idle_seconds) as idle:
                 remote = Remote(line, account, destination, idle)
                 if wanted.target is None:
-                    await self._open_tunnel(remote)
+                    await self._open_tunnel(remote, early)
                 else:
                     authorization = self._policy.authorization(destination, request.method)
-                    onward = onward_request(request, wanted, authorization)
+                    onward = onward_request(request, wanted, authorization, route.proxy)
                     await exchange(self._client, self._state, remote, onward)
 
-    async def _connect(
-        self, addresses: Iterable[str], destination: Destination, stack: AsyncExitStack
-    ) -> Line:
-        for address in addresses:
+    async def _connect(self, route: Route, destination: Destination, stack: AsyncExitStack) -> Line:
+        for address in route.addresses:
             with suppress(OSError):  # then the next one
-                return await stack.enter_async_context(connected(address, destination.port))
-        raise EgressUnreachable(
-            f"{destination.authority} does not accept connections.", host=destination.host
-        )
+                return await stack.enter_async_context(connected(address, route.port))
+        what = destination.authority if route.proxy is None else "The proxy that this machine uses"
+        raise EgressUnreachable(f"{what} does not accept connections.", host=destination.host)
 
-    async def _open_tunnel(self, remote: Remote) -> None:
+    async def _open_tunnel(self, remote: Remote, early: bytes) -> None:
         response = h11.Response(status_code=200, headers=[], reason=b"Connected")
-        await self._client.write(self._state.send(response) or b"")
+        await self._client.write((self._state.send(response) or b"") + early)
         await tunnel(self._client, remote, self._state.trailing_data[0])
 
     async def _refuse(self, error: EgressError) -> None:

@@ -11,8 +11,9 @@ import structlog
 
 from orchestrator.errors import ContainerStartFailed, EgressUnattributed
 from orchestrator.gateway.egress_account import Account
-from orchestrator.gateway.egress_connection import EgressConnection, EgressPolicy
-from orchestrator.gateway.egress_relay import CHUNK_BYTES, Line
+from orchestrator.gateway.egress_connection import EgressConnection
+from orchestrator.gateway.egress_line import CHUNK_BYTES, Line
+from orchestrator.gateway.egress_policy import EgressPolicy
 
 log = structlog.get_logger(__name__)
 

@@ -9,6 +9,7 @@ import h11
 
 from orchestrator.domain.egress import Destination, parse_authority
 from orchestrator.errors import EgressError, EgressRequestInvalid
+from orchestrator.gateway.egress_upstream import UpstreamProxy, proxy_headers
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -73,7 +74,12 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str] 
     return None
 
 
-def onward_request(request: h11.Request, wanted: Wanted, authorization: str | None) -> h11.Request:
+def onward_request(
+    request: h11.Request,
+    wanted: Wanted,
+    authorization: str | None,
+    proxy: UpstreamProxy | None = None,
+) -> h11.Request:
     """A plain request as it goes on to its destination.
 
     What is meant for this hop is left out, and the length of the body is told in one way only.
@@ -82,6 +88,7 @@ def onward_request(request: h11.Request, wanted: Wanted, authorization: str | No
         request: As it came.
         wanted: What it is for; with a target.
         authorization: Added if the request brings none of its own.
+        proxy: Where it goes instead of going there directly.
     """
     kept = end_to_end(request.headers)
     headers: Headers = [(b"Host", _host(wanted.destination)), (b"Connection", b"close")]
@@ -89,7 +96,11 @@ def onward_request(request: h11.Request, wanted: Wanted, authorization: str | No
     headers += _framing(request.headers)
     if authorization is not None and all(name != b"authorization" for name, _ in kept):
         headers.append((b"Authorization", authorization.encode()))
-    return h11.Request(method=request.method, target=wanted.target or b"/", headers=headers)
+    target = wanted.target or b"/"
+    if proxy is not None:
+        target = _PLAIN.encode() + _host(wanted.destination) + target
+        headers += [(name.encode(), value.encode()) for name, value in proxy_headers(proxy)]
+    return h11.Request(method=request.method, target=target, headers=headers)
 
 
 def returned_response(response: h11.Response) -> h11.Response:
