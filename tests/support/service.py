@@ -88,16 +88,19 @@ class Service:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.command(port),
-                env=clean_environment({**self.settings, **self._own_settings()}),
+                env=clean_environment(
+                    {
+                        "BERTH_AGENT_IMAGE": IMAGE,
+                        **self.settings,
+                        "BERTH_DEPLOYMENT": self.deployment,
+                    }
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 start_new_session=True,
             )
-
-    def _own_settings(self) -> dict[str, str]:
-        return {"BERTH_DEPLOYMENT": self.deployment, "BERTH_AGENT_IMAGE": IMAGE}
 
     def start(self, port: int = 0) -> "Service":
         """Start it and wait until it listens."""

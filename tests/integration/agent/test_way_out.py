@@ -46,8 +46,9 @@ async def run(claimed: HttpWorker, task: str, command: str) -> str:
 
 
 async def prepare(claimed: HttpWorker, inside: Inside | None, task: str = "t") -> None:
-    given = None if inside is None else EgressPass(inside.user, inside.password, {"MARK": "set"})
-    await claimed.prepare(task, [], [], install=False, egress=given)
+    if inside is not None:
+        await claimed.let_out(task, EgressPass(inside.user, inside.password, {"MARK": "set"}))
+    await claimed.prepare(task, [], [], install=False)
 
 
 async def test_a_command_gets_out(
@@ -103,10 +104,9 @@ async def test_the_next_orchestrator_takes_over(
 
 async def test_a_bad_pass_is_refused(worker: WorkerProcess, claimed: HttpWorker) -> None:
     async with worker.client() as client:
-        for egress in ("no", {"user": "u"}, {"user": "u", "password": "p", "variables": {"A": 1}}):
-            body: dict[str, object] = {"task": "t", "start": [], "files": [], "egress": egress}
-            answer: httpx2.Response = await client.post("/prepare", json=body)
-            assert answer.status_code == 400, egress
+        for body in ("no", {"user": "u"}, {"user": "u", "password": "p", "variables": {"A": 1}}):
+            answer: httpx2.Response = await client.put("/tasks/t/pass", json=body)
+            assert answer.status_code == 400, body
 
 
 def test_the_variables() -> None:
@@ -128,8 +128,6 @@ def test_certificates_are_used_where_there_are_any(tmp_path: Path) -> None:
     (tmp_path / "certificates.pem").write_text("x")
     assert way_out.variables("t")["SSL_CERT_FILE"] == str(tmp_path / "certificates.pem")
     assert way_out.variables("t")["PIP_INDEX_URL"] == "http://index.test/"
-    way_out.grant("t", None)
-    assert way_out.variables("t") == {}
 
 
 async def test_both_halves_of_a_connection_end_on_their_own(tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ class Preparation:
         Raises:
             WorkerError: See `Trees.prepared`.
         """
-        self._way_out.grant(wanted.task, wanted.egress)
         async with self._trees.prepared(wanted.task, wanted.start, wanted.files) as record:
             if record.dependencies is not None:
                 return record.dependencies

@@ -15,6 +15,7 @@ from agent.records import PlacedFile, Start
 from agent.way_out import Pass
 
 MAX_CLAIM_BYTES = 4 * 1024
+MAX_PASS_BYTES = 64 * 1024
 MAX_PREPARE_BYTES = 256 * 1024 * 1024
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024
 T = TypeVar("T")
@@ -28,7 +29,6 @@ class PrepareRequest:
     start: tuple[Start, ...]
     files: tuple[PlacedFile, ...]
     install: bool
-    egress: Pass | None = None
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -70,7 +70,21 @@ async def read_prepare(request: Request) -> PrepareRequest:
         _items(body, "start", lambda each: Start(_field(each, "name", str), _commit(each))),
         _items(body, "files", lambda each: PlacedFile(_field(each, "name", str), _content(each))),
         _field(body, "install", bool) if "install" in body else False,
-        _pass(_field(body, "egress", dict)) if "egress" in body else None,
+    )
+
+
+async def read_pass(request: Request) -> Pass:
+    """The body of `PUT /tasks/{id}/pass`.
+
+    Raises:
+        BadRequest: A field is missing or of a wrong type.
+    """
+    body = _object(await read_body(request, MAX_PASS_BYTES))
+    variables = _field(body, "variables", dict)
+    return Pass(
+        _field(body, "user", str),
+        _field(body, "password", str),
+        {str(name): _checked(value, str, "a variable") for name, value in variables.items()},
     )
 
 
@@ -93,15 +107,6 @@ def _items(
 ) -> tuple[T, ...]:
     items = _field(body, name, list)
     return tuple(read(_checked(each, dict, f"an item of {name}")) for each in items)
-
-
-def _pass(body: dict[str, object]) -> Pass:
-    variables = _field(body, "variables", dict)
-    return Pass(
-        _field(body, "user", str),
-        _field(body, "password", str),
-        {str(name): _checked(value, str, "a variable") for name, value in variables.items()},
-    )
 
 
 def _commit(body: dict[str, object]) -> str:

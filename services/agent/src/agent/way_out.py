@@ -54,12 +54,9 @@ class WayOut:
         if self._forwarder is not None:
             await self._forwarder.close()
 
-    def grant(self, task: str, given: Pass | None) -> None:
-        """Keep what a task was given last; None takes it away."""
-        if given is None:
-            self._passes.pop(task, None)
-        else:
-            self._passes[task] = given
+    def grant(self, task: str, given: Pass) -> None:
+        """Keep what a task was given last."""
+        self._passes[task] = given
 
     def variables(self, task: str) -> Mapping[str, str]:
         """The variables for the programs of a task; none if it may not go out."""

@@ -7,6 +7,7 @@ Routes (all but the first two need the key of the claim):
     GET  /repositories                    which clones it has
     PUT  /repositories/{name}?url=        a git bundle to fetch from
     POST /prepare                         make a task's tree
+    PUT  /tasks/{id}/pass                 what the task's programs need to get out
     GET  /tasks/{id}/changes              the task's patch
     PUT  /tasks/{id}/outputs/{name}       keep a long tool output
     POST /tasks/{id}/interrupt            end the task's calls that run, and keep what they did
@@ -43,7 +44,7 @@ from agent.inside import keep_output
 from agent.layout import Layout, checked_name
 from agent.leftovers import end_leftovers
 from agent.preparation import Preparation
-from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_prepare
+from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_pass, read_prepare
 from agent.settings import WorkerSettings
 from agent.tools import Tools
 from agent.trees import Trees
@@ -83,6 +84,7 @@ class Worker:
                 Route("/repositories", self._repositories),
                 Route("/repositories/{name}", self._receive, methods=["PUT"]),
                 Route("/prepare", self._prepare, methods=["POST"]),
+                Route("/tasks/{task}/pass", self._let_out, methods=["PUT"]),
                 Route("/tasks/{task}/changes", self._read_changes),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
@@ -135,6 +137,11 @@ class Worker:
     async def _prepare(self, request: Request) -> JSONResponse:
         told = await self._preparation(await read_prepare(request))
         return JSONResponse({"dependencies": told})
+
+    async def _let_out(self, request: Request) -> JSONResponse:
+        task = checked_name(request.path_params["task"])
+        self._way_out.grant(task, await read_pass(request))
+        return JSONResponse({})
 
     async def _read_changes(self, request: Request) -> JSONResponse:
         changes = await self._changes.changes(request.path_params["task"])

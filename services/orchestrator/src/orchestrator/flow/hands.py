@@ -126,7 +126,9 @@ class Hands:
         if self._worker is None:
             leased = await self._holding.enter_async_context(self._lease.hold(self._task.workspace))
             self._admission = await self._holding.enter_async_context(self._admit(leased.container))
-            tree = await self._supply(self._task, leased.worker, self._admission.egress_pass)
+            if self._admission.egress_pass is not None:
+                await leased.worker.let_out(self._task.id, self._admission.egress_pass)
+            tree = await self._supply(self._task, leased.worker)
             told = (*tree.dependencies, *self._refusals())
             await self._prepared(leased, PreparedTask(told))
             self._worker = leased.worker

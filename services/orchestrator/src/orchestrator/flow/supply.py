@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import aclosing
 
-from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Repository
 from orchestrator.ports import PreparedTask, Repositories, Worker
@@ -15,9 +14,7 @@ class Supply:
     def __init__(self, repositories: Repositories) -> None:
         self._repositories = repositories
 
-    async def __call__(
-        self, task: NewTask, worker: Worker, egress: EgressPass | None = None
-    ) -> PreparedTask:
+    async def __call__(self, task: NewTask, worker: Worker) -> PreparedTask:
         """Send what the worker lacks, then prepare the tree."""
         if task.start:
             held = {each.name: each.tips for each in await worker.repositories()}
@@ -30,11 +27,7 @@ class Supply:
                 )
             )
         return await worker.prepare(
-            task.id,
-            task.start,
-            task.files,
-            install=task.install_dependencies,
-            egress=egress,
+            task.id, task.start, task.files, install=task.install_dependencies
         )
 
     async def _send(

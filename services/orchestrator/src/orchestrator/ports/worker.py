@@ -78,12 +78,12 @@ class Worker(Protocol):
         files: Sequence[InputFile],
         *,
         install: bool,
-        egress: EgressPass | None = None,
     ) -> PreparedTask:
-        """Make the task's worktrees at their start commits and place its files.
+        """Make the task's worktrees at their start commits and place its files."""
+        ...
 
-        `egress` is what the task's programs need in order to get out; None keeps them in.
-        """
+    async def let_out(self, task_id: str, egress_pass: EgressPass) -> None:
+        """Give a task, which need not be prepared yet, what its programs need to get out."""
         ...
 
     async def patch(self, task_id: str) -> Patch:

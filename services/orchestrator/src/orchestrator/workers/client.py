@@ -87,10 +87,9 @@ class HttpWorker:
         files: Sequence[InputFile],
         *,
         install: bool,
-        egress: EgressPass | None = None,
     ) -> PreparedTask:
         """Make the task's worktrees and place its files."""
-        body: dict[str, object] = {
+        body = {
             "task": task_id,
             "start": [{"name": point.name, "commit": point.commit} for point in start],
             "files": [
@@ -99,14 +98,17 @@ class HttpWorker:
             ],
             "install": install,
         }
-        if egress is not None:
-            body["egress"] = {
-                "user": egress.user,
-                "password": egress.password,
-                "variables": dict(egress.variables),
-            }
         answer = await self._ask(Prepared, "POST", "/prepare", json=body)
         return PreparedTask(tuple(answer.dependencies))
+
+    async def let_out(self, task_id: str, egress_pass: EgressPass) -> None:
+        """Give a task what its programs need to get out."""
+        body = {
+            "user": egress_pass.user,
+            "password": egress_pass.password,
+            "variables": dict(egress_pass.variables),
+        }
+        await self._ask(Done, "PUT", f"{_of_task(task_id)}/pass", json=body)
 
     async def patch(self, task_id: str) -> Patch:
         """What the task changed so far."""
