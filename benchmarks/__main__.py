@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
+from benchmarks.readers import readers
 from benchmarks.way_out import transfer
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
@@ -44,6 +45,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await checkpoint(parts, rounds),
             await checkpoint_path(parts, rounds),
             await memory(parts),
+            await readers(parts, directory, choice, rounds),
             await transfer(parts, min(rounds, MAX_TRANSFERS)),
         ]
 

@@ -14,7 +14,7 @@ OUTPUT = Path(__file__).parent / "output"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured median.
+    """A measured median, or another share of the samples that its name says.
 
     `floor` is what the machine itself needs for the least such thing, measured in the same run;
     `target` is what we mean to reach on two idle cores. Both are in `unit`.
@@ -48,7 +48,7 @@ def figure(
 
 def report(figures: Sequence[Figure]) -> str:
     """A table of the figures."""
-    lines = [f"{'figure':44} {'median':>10} {'target':>8} {'floor':>8} {'ratio':>6}  floor is"]
+    lines = [f"{'figure':44} {'value':>10} {'target':>8} {'floor':>8} {'ratio':>6}  floor is"]
     for each in figures:
         mark = " " if each.reached else "!"
         lines.append(

@@ -1,5 +1,6 @@
 """A house to measure in: real database, runtime, mirrors and workers, and a repository."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,10 +12,13 @@ from orchestrator.clock import SystemClock
 from orchestrator.domain.container import Container, Limits
 from orchestrator.domain.egress import Allowlist, EgressLimits, PackageSources, parse_rule
 from orchestrator.domain.events import NewEvent
+from orchestrator.domain.fleet import Identity
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import Workspace, workspace_of
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
 from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
@@ -28,6 +32,8 @@ from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.settings import RuntimeChoice, Settings
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.executors import PostgresExecutors
+from orchestrator.storage.postgres.leases import PostgresLeases
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
@@ -48,6 +54,7 @@ class House:
 
     runtime: Runtime
     lease: Lease
+    generation: int
     supply: Supply
     egress: EgressGateway
     repositories: GitRepositories
@@ -87,19 +94,32 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
             timeout_seconds=settings.git_timeout_seconds,
             max_file_bytes=settings.max_file_bytes,
         )
+        workspace = workspace_of([parse_repository_url(str(repository))])
+        identity = Identity("bench", "bench")
+        executors = PostgresExecutors(database, identity, settings.heartbeat_seconds, SystemClock())
+        await executors.register()
+        leases = PostgresLeases(database, executors)
         limits = Limits(
             settings.container_memory_bytes, settings.container_cpus, settings.container_pids
         )
         yield House(
             runtime=runtime,
-            lease=Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=limits),
-            supply=Supply(repositories),
+            lease=Lease(
+                runtime=runtime,
+                workers=HttpWorkers(),
+                tasks=tasks,
+                limits=limits,
+                leases=leases,
+                shares=LeaseShares(leases, asyncio.Event()),
+            ),
+            generation=await leases.acquire(workspace.id),
+            supply=Supply(repositories, Inherit(tasks)),
             egress=_egress(settings),
             repositories=repositories,
             tasks=tasks,
             events=events,
             clock=SystemClock(),
-            workspace=workspace_of([parse_repository_url(str(repository))]),
+            workspace=workspace,
             settings=settings,
             database_url=database.address.dsn,
         )

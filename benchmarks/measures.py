@@ -17,7 +17,7 @@ from orchestrator.domain.task import NewTask
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.lease import Leased
-from orchestrator.ports import PreparedTask, Steps, Toolbox
+from orchestrator.ports import OnText, PreparedTask, Steps, Toolbox
 from orchestrator.settings import RuntimeChoice
 
 MILLISECONDS = 1_000.0
@@ -67,7 +67,9 @@ async def step(parts: House, rounds: int) -> Figure:
 
     async def run(task_id: str, steps: Steps) -> None:
         task = known[task_id]
-        async with Hands(task, parts.lease, parts.supply, parts.admit, nothing) as hands:
+        async with Hands(
+            task, parts.generation, parts.lease, parts.supply, nothing, admit=parts.admit
+        ) as hands:
             await hands.tools()
             floors.append(await _floor_of_call(hands))
             samples.put_nowait(await _time_loop(parts, task, hands, steps))
@@ -110,7 +112,7 @@ async def _keyed_and_plain(
     task = await new_task(parts)
     plain: list[float] = []
     kept: list[float] = []
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
@@ -138,7 +140,7 @@ async def _time_call(toolbox: Toolbox, arguments: dict[str, object], key: str) -
 async def memory(parts: House) -> Figure:
     """Resident memory of a worker that has served tool calls."""
     task = await new_task(parts)
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.call("bash", {"command": "true"})
@@ -160,7 +162,7 @@ async def _first_result(parts: House, task: NewTask) -> None:
     """What happens to an accepted task until its first tool has answered."""
     repository = parts.workspace.repositories[0]
     await parts.repositories.start_point(repository.url, repository.name, None)
-    async with parts.lease.hold(parts.workspace) as leased:
+    async with parts.lease.hold(parts.workspace, parts.generation) as leased:
         await parts.supply(task, leased.worker)
         async with leased.worker.toolbox(task.id) as toolbox:
             await toolbox.tools()
@@ -176,10 +178,14 @@ class _InstantModel:
         self._left = calls
 
     async def complete(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec], timeout_seconds: float
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        timeout_seconds: float,
+        on_text: OnText | None = None,
     ) -> ModelTurn:
         """The next turn."""
-        del messages, tools, timeout_seconds
+        del messages, tools, timeout_seconds, on_text
         self._left -= 1
         if self._left < 0:
             return ModelTurn(Message(Role.ASSISTANT, "done"), Usage())
@@ -195,7 +201,7 @@ async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox, steps: Steps
         model=_InstantModel(CALLS),
         toolbox=toolbox,
         steps=steps,
-        record=lambda event: parts.events.append(task.id, event),
+        record=lambda event: parts.events.append(task.id, event, parts.generation),
         clock=parts.clock,
     )
     began = time.perf_counter()

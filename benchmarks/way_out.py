@@ -38,7 +38,11 @@ async def transfer(parts: House, rounds: int) -> Figure:
     """A download in a container through a tunnel, beside the same one outside and direct."""
     task = await new_task(parts)
     samples, floors = [], []
-    async with _server(), Hands(task, parts.lease, parts.supply, parts.admit, nothing) as hands:
+    admit = parts.admit
+    async with (
+        _server(),
+        Hands(task, parts.generation, parts.lease, parts.supply, nothing, admit=admit) as hands,
+    ):
         for _ in range(rounds):
             floors.append(_milliseconds(await _direct()))
             command = " ".join([*(f"'{word}'" for word in CURL), "--proxytunnel", URL])

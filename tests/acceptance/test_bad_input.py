@@ -280,7 +280,7 @@ async def test_is_refused_and_leaves_nothing(
         (b'"x"', JSON, 422, ("JSON object",)),
         (b"null", JSON, 422, ("body",)),
         (b'{"query": "\xff"}', JSON, 400, ("UTF-8",)),
-        (b"[" * 100_000, JSON, 400, ("JSON",)),
+        (b"[" * 100_000, JSON, 400, ("JSON", "nesting")),
         (b'{"query": ' + b"9" * 5_000 + b"}", JSON, 400, ("JSON",)),
         (b'{"query": "x"}', {"Content-Type": "text/plain"}, 422, ("Content-Type",)),
         (b'{"query": "x"}', {}, 422, ("Content-Type",)),
@@ -363,6 +363,116 @@ async def test_a_wrong_address(
 
     checked(response, status, code)
     assert await state(http, service) == before
+
+
+@pytest.fixture(scope="session")
+def ended_task(service: Service, repositories: Path) -> str:
+    """A task of three steps that nobody continues."""
+    body = {"query": "Run: echo x > x", "repo_url": str(repositories / "good")}
+    with httpx2.Client(base_url=service.url, timeout=60, trust_env=False, verify=False) as http:
+        task_id: str = http.post("/orchestrate", json=body).json()["task_id"]
+    return task_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code", "words"),
+    [
+        ("GET", "none/diff", None, 404, "task_not_found", ("none",)),
+        ("GET", "{id}/diff?from=x", None, 422, "invalid_request", ("from", "integer")),
+        ("GET", "{id}/diff?to=-1", None, 422, "invalid_request", ("to", "0")),
+        ("GET", "{id}/diff?from=2&to=1", None, 422, "invalid_request", ("earlier one",)),
+        ("GET", "{id}/diff?to=4", None, 422, "unknown_step", ("3 steps", "no step 4")),
+        ("GET", "{id}/diff?from=4", None, 422, "unknown_step", ("no step 4",)),
+        ("GET", "{id}/diff?to=99999999999", None, 422, "invalid_request", ("to",)),
+        ("POST", "none/messages", {"text": "x"}, 404, "task_not_found", ("none",)),
+        ("POST", "%00/messages", {"text": "x"}, 404, "task_not_found", ()),
+        ("POST", "{id}/messages", {}, 422, "invalid_request", ("text", "required")),
+        ("POST", "{id}/messages", {"text": " "}, 422, "invalid_request", ("text is empty",)),
+        ("POST", "{id}/messages", {"text": 5}, 422, "invalid_request", ("text", "string")),
+        ("POST", "{id}/messages", {"text": "\ud800"}, 422, "invalid_request", ("text",)),
+        ("POST", "{id}/messages", {"text": "x" * 2_000_000}, 413, "request_too_large", ()),
+        ("POST", "{id}/messages", {"text": "x", "step": 1}, 422, "invalid_request", ("step",)),
+        ("POST", "none/fork", {"step": 0, "query": "x"}, 404, "task_not_found", ()),
+        ("POST", "{id}/fork", {}, 422, "invalid_request", ("step", "required")),
+        ("POST", "{id}/fork", {"step": -1}, 422, "invalid_request", ("step",)),
+        ("POST", "{id}/fork", {"step": True}, 422, "invalid_request", ("step",)),
+        ("POST", "{id}/fork", {"step": 2**40}, 422, "invalid_request", ("step",)),
+        ("POST", "{id}/fork", {"step": 4}, 422, "unknown_step", ("no step 4",)),
+        ("POST", "{id}/fork", {"step": 3}, 422, "invalid_request", ("give a query",)),
+        ("POST", "{id}/fork", {"step": 2, "query": " "}, 422, "invalid_request", ("empty",)),
+        ("POST", "{id}/fork", {"step": 2, "model": "m"}, 422, "invalid_request", ("model",)),
+        (
+            "POST",
+            "{id}/fork",
+            {"step": 2, "budget": {"max_steps": 10**6}},
+            422,
+            "invalid_request",
+            ("budget.max_steps",),
+        ),
+    ],
+)
+async def test_a_verb_that_is_refused(
+    http: httpx2.AsyncClient,
+    service: Service,
+    ended_task: str,
+    *,
+    method: str,
+    path: str,
+    body: dict[str, object] | None,
+    status: int,
+    code: str,
+    words: tuple[str, ...],
+) -> None:
+    before = await state(http, service)
+    content = None if body is None else json.dumps(body)
+    address = f"/tasks/{path.replace('{id}', ended_task)}"
+    response = await http.request(method, address, content=content, headers=JSON)
+
+    checked(response, status, code, *words)
+    assert await state(http, service) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code", "words"),
+    [
+        ({"continue_from": "none"}, 404, "task_not_found", ("none",)),
+        ({"continue_from": ""}, 422, "invalid_request", ("continue_from",)),
+        ({"continue_from": "{id}", "ref": "main"}, 422, "invalid_request", ("ref",)),
+        ({"continue_from": "{id}", "repo_url": "/x"}, 422, "invalid_request", ("repo_url",)),
+        (
+            {"continue_from": "{id}", "install_dependencies": True},
+            422,
+            "invalid_request",
+            ("install_dependencies",),
+        ),
+        ({"continue_from": "{id}", "files": ["none"]}, 422, "unknown_file", ("none",)),
+    ],
+)
+async def test_a_continuation_that_is_refused(
+    http: httpx2.AsyncClient,
+    service: Service,
+    ended_task: str,
+    *,
+    more: dict[str, object],
+    status: int,
+    code: str,
+    words: tuple[str, ...],
+) -> None:
+    before = await state(http, service)
+    content = json.dumps({"query": "x", **more}).replace("{id}", ended_task)
+    response = await http.post("/orchestrate", content=content, headers=JSON)
+
+    checked(response, status, code, *words)
+    assert await state(http, service) == before
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201])
+async def test_a_key_that_is_none(http: httpx2.AsyncClient, ended_task: str, key: str) -> None:
+    response = await http.post(
+        f"/tasks/{ended_task}/messages", json={"text": "x"}, headers={"Idempotency-Key": key}
+    )
+
+    checked(response, 422, "invalid_request", "idempotency-key")
 
 
 @pytest.mark.parametrize(

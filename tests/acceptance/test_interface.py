@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import httpx2
+import pytest
 from jsonschema import Draft202012Validator
 from tests.acceptance.conftest import SANDBOX_ONLY
 
@@ -42,6 +43,8 @@ async def test_every_route_is_described(http: httpx2.AsyncClient) -> None:
     assert set(operations(api)) == {
         *("POST /orchestrate", "GET /tasks", "GET /tasks/{task_id}"),
         *("GET /tasks/{task_id}/events", "POST /tasks/{task_id}/cancel"),
+        *("POST /tasks/{task_id}/messages", "POST /tasks/{task_id}/fork"),
+        "GET /tasks/{task_id}/diff",
         *("GET /containers", "GET /containers/{name}/logs", "POST /containers/{name}/stop"),
         *("DELETE /containers/{name}", "GET /workspaces", "GET /health"),
         *("PUT /files/{name}", "GET /files", "DELETE /files/{name}"),
@@ -65,15 +68,25 @@ async def test_every_reference_leads_somewhere(http: httpx2.AsyncClient) -> None
         Draft202012Validator.check_schema(part)
 
 
-async def test_the_examples_are_valid_requests(http: httpx2.AsyncClient) -> None:
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("OrchestrateBody", {"query": "x", "files": [5]}),
+        ("MessageBody", {"text": 5}),
+        ("ForkBody", {"step": -1}),
+    ],
+)
+async def test_the_examples_are_valid_requests(
+    http: httpx2.AsyncClient, name: str, bad: dict[str, object]
+) -> None:
     api = await description(http)
-    schema = api["components"]["schemas"]["OrchestrateBody"]
+    schema = api["components"]["schemas"][name]
 
-    assert len(schema["examples"]) >= 2
-    validator = Draft202012Validator({**api, "$ref": "#/components/schemas/OrchestrateBody"})
+    assert schema["examples"]
+    validator = Draft202012Validator({**api, "$ref": f"#/components/schemas/{name}"})
     for example in schema["examples"]:
         validator.validate(example)
-    assert not validator.is_valid({"query": "x", "files": [5]})
+    assert not validator.is_valid(bad)
 
 
 async def test_the_documentation_answers(http: httpx2.AsyncClient) -> None:

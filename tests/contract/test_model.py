@@ -32,7 +32,7 @@ LIMIT = 5.0
 READ = ToolSpec("read", "Reads a file.", '{"type": "object", "properties": {"path": {}}}')
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3}
 PLAYS: dict[str, list[dict[str, Any]]] = {
-    "plain": [{"say": "Hello.", "usage": USAGE, "expect": {"model": "a-model", "stream": False}}],
+    "plain": [{"say": "Hello.", "usage": USAGE, "expect": {"model": "a-model", "stream": True}}],
     "tools": [
         {
             "say": "I look.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container as EngineContainer
-from tests.support.runtimes import IMAGE, Bench, inside, new_spec, problem_with, require
+from tests.support.runtimes import IMAGE, STAND_IN, Bench, inside, new_spec, problem_with, require
 
 from orchestrator.domain.container import ContainerState, Reuse
 from orchestrator.errors import ContainerStartFailed, RuntimeUnavailable
@@ -180,3 +180,29 @@ async def test_an_engine_that_hangs_is_given_up_in_time(
         problem = await docker_problem(IMAGE)
     assert problem is not None
     assert "does not answer" in problem
+
+
+async def test_another_orchestrator_makes_the_container_its_own_and_keeps_the_work(
+    docker_bench: Bench, passable_directory: Path, engine: docker.DockerClient
+) -> None:
+    spec, theirs = new_spec(), docker_bench.make()
+    ours = DockerRuntime(
+        passable_directory,
+        image=IMAGE,
+        deployment=docker_bench.deployment,
+        start_timeout_seconds=20.0,
+        agent_command=STAND_IN,
+    )
+    try:
+        before = await theirs.ensure(spec)
+        await inside(before, "open('/workspace/work', 'w').write('kept')")
+        container = await ours.ensure(spec)
+        assert container.how is Reuse.RECREATE
+        assert (await inside(container, "print(open('/workspace/work').read())")).out == "kept\n"
+        assert (await ours.ensure(spec)).how is Reuse.REUSE
+        assert [each.name for each in await theirs.list()] == [spec.name]
+        back = await theirs.ensure(spec)
+        assert (await inside(back, "print(open('/workspace/work').read())")).out == "kept\n"
+    finally:
+        await ours.remove(spec.name)
+        await ours.close()

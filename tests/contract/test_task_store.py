@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.domain.budget import Budget, StopReason
+from orchestrator.domain.lineage import Lineage, Relation
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import (
     Ending,
@@ -22,7 +23,7 @@ from orchestrator.domain.task import (
     TaskStatus,
 )
 from orchestrator.domain.workspace import Workspace, scratch_workspace, workspace_of
-from orchestrator.errors import TaskNotFound
+from orchestrator.errors import KeyReused, TaskContinued, TaskNotFound
 from orchestrator.ports import TaskStore
 from orchestrator.storage.postgres import Database, PostgresTaskStore
 
@@ -247,3 +248,80 @@ async def test_a_worker_key_makes_its_workspace_known(store: TaskStore) -> None:
     await store.worker_key(used)
     records = await store.workspaces()
     assert [(record.workspace, record.task_count) for record in records] == [(used, 0)]
+
+
+class TestMessages:
+    async def test_they_are_numbered(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        said = [await store.say("t1", text) for text in ("a", "b", "a")]
+        assert [each and each.number for each in said] == [1, 2, 3]
+        assert [each.text for each in await store.messages("t1", 1)] == ["b", "a"]
+        assert await store.messages("t1", 3) == []
+
+    async def test_with_a_key_once(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        said = await asyncio.gather(*(store.say("t1", "a", "key") for _ in range(8)))
+        assert {each and each.number for each in said} == {1}
+        with pytest.raises(KeyReused):
+            await store.say("t1", "b", "key")
+        await store.finish("t1", ENDING)
+        assert await store.say("t1", "a", "key") == said[0]
+
+    async def test_to_one_that_has_ended(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        await store.finish("t1", ENDING)
+        assert await store.say("t1", "late") is None
+        with pytest.raises(TaskNotFound):
+            await store.say("none", "x")
+
+    async def test_a_task_does_not_end_before_it_has_heard(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        await store.say("t1", "a")
+        assert (await store.finish("t1", ENDING, heard=0)).ending is None
+        assert (await store.finish("t1", ENDING, heard=1)).ending == ENDING
+
+    async def test_one_that_failed_ends_all_the_same(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        await store.say("t1", "a")
+        assert (await store.finish("t1", FAILURE)).ending == FAILURE
+
+    async def test_heard_or_refused_and_nothing_between(self, store: TaskStore) -> None:
+        """Whoever comes first: no message is taken by a task that has ended without it."""
+        for number in range(20):
+            task_id = f"t{number}"
+            await store.add(new_task(task_id), "sandbox")
+            ended, said = await asyncio.gather(
+                store.finish(task_id, ENDING, heard=0), store.say(task_id, "x")
+            )
+            assert (ended.ending is None) == (said is not None)
+
+    async def test_the_last_step(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        assert await store.last_step("t1") == 0
+
+
+class TestLineage:
+    async def test_it_is_kept(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        fork = Lineage("t1", Relation.FORKS, 3)
+        task = new_task("t2", lineage=fork, request_digest="d", query="")
+        added = await store.add(task, "sandbox")
+        assert (added.lineage, added.request_digest, added.query) == (fork, "d", "")
+        assert (await store.get("t1")).continued_by is None
+
+    async def test_a_task_is_continued_once(self, store: TaskStore) -> None:
+        await store.add(new_task(), "sandbox")
+        lineage = Lineage("t1", Relation.CONTINUES)
+        results = await asyncio.gather(
+            *(store.add(new_task(f"c{n}", lineage=lineage), "sandbox") for n in range(5)),
+            return_exceptions=True,
+        )
+        [winner] = [each for each in results if not isinstance(each, BaseException)]
+        assert sum(isinstance(each, TaskContinued) for each in results) == 4
+        assert (await store.get("t1")).continued_by == winner.id
+        assert await store.add(new_task(winner.id, lineage=lineage), "sandbox") == winner
+        listed = await store.list(TaskFilter())
+        assert [(each.id, each.continued_by) for each in listed] == [
+            (winner.id, None),
+            ("t1", winner.id),
+        ]

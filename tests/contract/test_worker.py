@@ -19,8 +19,8 @@ from tests.support.worker_process import (
 
 from orchestrator.domain.container import Endpoint
 from orchestrator.domain.conversation import ToolResult
-from orchestrator.domain.task import InputFile, StartPoint
-from orchestrator.errors import WorkerRefused, WorkerUnreachable
+from orchestrator.domain.task import InputFile, Patch, StartPoint
+from orchestrator.errors import TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import Worker
 from orchestrator.workers.client import HttpWorker, HttpWorkers
 
@@ -418,3 +418,48 @@ async def impostor(
     finally:
         await worker.close()
         server.close()
+
+
+class TestLineage:
+    async def test_a_tree_is_handed_on(
+        self, process: WorkerProcess, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        await keyed(worker, "t", "2", "echo one > one.txt")
+        for _ in range(2):
+            await worker.continue_tree("next", "t", [InputFile("more.txt", b"more")])
+        await keyed(worker, "next", "2", "cat files/more.txt >> one.txt")
+        assert sorted((await worker.patch("next")).changed_files) == ["one.txt"]
+        assert (await worker.difference("t", 0, None)).changed_files == ("one.txt",)
+        assert "+more" in (await worker.difference("next", 0, None)).diff
+        with pytest.raises(WorkerRefused, match="another task goes on"):
+            await worker.continue_tree("other", "t", [])
+
+    async def test_a_tree_is_forked(
+        self, process: WorkerProcess, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        await keyed(worker, "t", "2", "echo one > one.txt")
+        await keyed(worker, "t", "4", "echo two > one.txt")
+        for _ in range(2):
+            await worker.fork_tree("fork", "t", 3)
+        tree = process.workspace / "tasks" / "fork"
+        assert (tree / "one.txt").read_text() == "one\n"
+        assert "-one" in (await worker.difference("t", 2, 4)).diff
+        assert await worker.difference("t", 2, 3) == Patch()
+
+    async def test_trees_that_are_not_there(self, worker: Worker) -> None:
+        for work in (
+            worker.require_tree("none"),
+            worker.difference("none", 0, None),
+            worker.fork_tree("fork", "none", 0),
+            worker.continue_tree("next", "none", []),
+        ):
+            with pytest.raises(TreeGone):
+                await work
+
+
+async def keyed(worker: Worker, task: str, key: str, command: str) -> None:
+    async with worker.toolbox(task) as toolbox:
+        result = await toolbox.call("bash", {"command": command}, key=key)
+    assert not result.is_error, result

@@ -44,7 +44,14 @@ async def succeed(http: httpx2.AsyncClient, query: str, **body: object) -> Json:
 
 
 async def frames(response: httpx2.Response) -> AsyncIterator[Frame]:
-    """The events of a stream."""
+    """The events of a stream that are kept, and its result."""
+    async for frame in all_frames(response):
+        if frame.name != "text":
+            yield frame
+
+
+async def all_frames(response: httpx2.Response) -> AsyncIterator[Frame]:
+    """The events of a stream, with what the model says between them."""
     fields: dict[str, str] = {}
     async for line in response.aiter_lines():
         name, _, value = line.partition(": ")

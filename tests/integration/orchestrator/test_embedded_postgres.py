@@ -327,15 +327,20 @@ async def test_followers_and_writers_live_through_a_crash(
         await database.close()
 
 
-async def test_a_server_that_keeps_ending_is_given_up(
+async def test_a_server_that_keeps_ending_comes_back_once_its_trouble_is_over(
     passable_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.storage.postgres.embedded._RESTART_DELAYS", (0.0, 0.1))
-    server = EmbeddedPostgres(passable_directory)
-    await server.start()
-    (data_of(passable_directory) / "postgresql.conf").write_text("no_such_setting = 1\n")
-    os.kill(postmaster_of(data_of(passable_directory)) or 0, signal.SIGKILL)
-    assert server._watcher is not None
-    await asyncio.wait_for(server._watcher, 20)
-    await server.stop()
-    assert processes_of(data_of(passable_directory)) == set()
+    data = data_of(passable_directory)
+    async with started(passable_directory) as dsn:
+        settings = data / "postgresql.conf"
+        good = settings.read_text()
+        settings.write_text("no_such_setting = 1\n")
+        os.kill(postmaster_of(data) or 0, signal.SIGKILL)
+        log = passable_directory / "postgres" / "log"
+        for _ in range(4):  # more often than there are pauses
+            await eventually(lambda: "no_such_setting" in log.read_text(), 20)
+            log.write_text("")
+        settings.write_text(good)
+        assert await eventually_runs(dsn, "SELECT 1", 20) == 1
+    assert processes_of(data) == set()

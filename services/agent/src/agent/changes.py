@@ -76,7 +76,7 @@ class ChangeReader:
     async def _of_part(self, reader: TreeReader, part: Part) -> Changes:
         found = await reader.find()
         refused = await reader.stage(found)
-        comparison = _Comparison(reader, part.start, part.prefix, self._max_bytes)
+        comparison = Comparison(reader, part.start, part.prefix, self._max_bytes)
         try:
             changes = Changes() if found.nothing else await comparison.changes()
         except TooMuchOutput:
@@ -89,7 +89,7 @@ class ChangeReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparison:
+class Comparison:
     """The staged index of a reader against the start."""
 
     reader: TreeReader

@@ -23,7 +23,8 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,6 +118,17 @@ class Checkpoints:
             previous = history.before(key)
             await asyncio.to_thread(self._save, task_id, History(Checkpoint(key, parts), previous))
 
+    @asynccontextmanager
+    async def held(self, task_id: str) -> AsyncIterator[History]:
+        """What is known of a task's checkpoints, which stay as they are inside the block.
+
+        Raises:
+            UnknownTask: The task has no tree.
+            StorageFailed: What is known of its checkpoints is damaged.
+        """
+        async with self._locks[task_id]:
+            yield await self._history(task_id)
+
     async def give_up(self, task_id: str, key: str, why: str) -> None:
         """Note that there is no checkpoint after a call, so that nobody goes back to before it."""
         async with self._locks[task_id]:
@@ -190,6 +202,9 @@ class Checkpoints:
         commit = before.commit
         if tree != before.tree:
             commit = await self._committed(place, tree, before.commit, key)
+        else:
+            # Of the same call, if that was broken off after its checkpoint and then done again.
+            _reference(place, key).unlink(missing_ok=True)
         return PartState(commit, tree, branch, _texts(left_out), empty)
 
     async def _staged(self, place: _Place, found: Found) -> tuple[bytes, ...]:
@@ -214,8 +229,7 @@ class Checkpoints:
         parents = [] if parent == EMPTY_TREE else ["-p", parent]
         message = f"Task {place.task}: {key or START_NAME}"
         commit = await place.git("commit-tree", tree, *parents, "-m", message)
-        reference = place.reader.shadow / "refs" / "berth" / place.task / (key or START_NAME)
-        await asyncio.to_thread(_write_reference, reference, commit)
+        await asyncio.to_thread(_write_reference, _reference(place, key), commit)
         return commit
 
     async def _keep_state(self, place: _Place, name: str) -> Branch | None:
@@ -252,7 +266,7 @@ class Checkpoints:
             await put_back_branch(private, branch)
 
     def _state(self, place: _Place, name: str) -> Path:
-        return self._layout.record(place.task) / _STATES / name / place.part.name
+        return state_directory(self._layout, place.task, name, place.part.name)
 
     def _save(self, task_id: str, history: History) -> None:
         directory = self._layout.record(task_id)
@@ -262,6 +276,15 @@ class Checkpoints:
         for state in list(states.iterdir()) if states.is_dir() else ():
             if state.name not in needed:
                 remove_tree(state)
+
+
+def state_directory(layout: Layout, task_id: str, name: str, part: str) -> Path:
+    """Where git's state of a worktree at a checkpoint is kept."""
+    return layout.record(task_id) / _STATES / name / part
+
+
+def _reference(place: _Place, key: str) -> Path:
+    return place.reader.shadow / "refs" / "berth" / place.task / (key or START_NAME)
 
 
 def _texts(paths: Sequence[bytes]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ WorkerError
 ├── UnknownTask
 ├── UnknownCommit
 ├── Conflict
+├── StaleLease
 ├── GitFailed
 └── StorageFailed
 """
@@ -60,6 +61,13 @@ class Conflict(WorkerError):
     """Something with this name is there already and differs."""
 
     code = "conflict"
+    status = 409
+
+
+class StaleLease(WorkerError):
+    """The caller's lease on the workspace was taken over by another orchestrator."""
+
+    code = "stale_lease"
     status = 409
 
 

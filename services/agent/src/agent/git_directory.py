@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ MAX_URL_LENGTH = 2_048
 _REMOTE = "refs/remotes/origin/"
 _LOCAL = "refs/heads/"
 _TAGS = "refs/tags/"
+_PACKED = "packed-refs"
 _DEFAULTS = ("main", "master")
 # Git takes a branch of this name for none.
 _NO_BRANCH = "HEAD"
@@ -103,6 +105,25 @@ def is_git_directory(directory: Path) -> bool:
         return False
     inner = [directory / name for name in ("objects", "refs")]
     return all(path.is_dir() and not path.is_symlink() for path in inner)
+
+
+def copy_history(source: Path, target: Path) -> None:
+    """Give a git directory the objects and references of another that may be in use meanwhile."""
+    (target / _PACKED).unlink(missing_ok=True)
+    _copy(source / _PACKED, target / _PACKED)
+    for name in ("objects", "refs"):
+        for directory, _, files in os.walk(source / name):
+            inner = target / os.path.relpath(directory, source)
+            inner.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                if not file.startswith("tmp_") and not file.endswith(".lock"):
+                    _copy(Path(directory, file), inner / file)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_symlink() and not target.exists():
+        with suppress(FileNotFoundError):  # gone since it was listed: packed, or deleted
+            shutil.copy2(source, target)
 
 
 def first_head(origin: Origin, start: str) -> str:

@@ -12,12 +12,16 @@
 │   ├── journal/<key>.json       what became of each tool call
 │   ├── checkpoints.json         the newest checkpoint of the tree, and the one before it
 │   ├── states/                  git's own state of the worktrees at these two
+│   ├── tree                     a link to the tree, if that is an earlier task's
+│   ├── successor                the task that goes on in this one's tree
 │   └── <name>.git/              a private git directory: to compare the tree with its start, and
 │                                for its checkpoints
+├── generation                   the highest lease generation that has given orders
 └── caches/                      what package managers downloaded
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,8 @@ from agent.errors import BadRequest
 PRIVATE = ".berth"
 OUTPUTS = "outputs"
 FILES = "files"
+SUCCESSOR = "successor"
+TREE = "tree"
 INCOMING = ".incoming-"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -57,8 +63,11 @@ class Layout:
         return self.repositories / f"{checked_name(name)}.git"
 
     def task(self, task_id: str) -> Path:
-        """The root of a task's tree."""
-        return self.workspace / "tasks" / checked_name(task_id)
+        """The root of a task's tree, which may be an earlier task's."""
+        name = checked_name(task_id)
+        with suppress(OSError):  # no link: the tree is its own
+            name = checked_name((self.record(name) / TREE).readlink().name)
+        return self.workspace / "tasks" / name
 
     def record(self, task_id: str) -> Path:
         """What is known of a task, outside its tree."""
@@ -71,6 +80,11 @@ class Layout:
     def git_directory(self, task_id: str, directory: str) -> Path:
         """The git directory that a task itself uses in a directory of its tree."""
         return self.task(task_id) / directory / ".git"
+
+    @property
+    def generation(self) -> Path:
+        """The file with the highest lease generation seen."""
+        return self.workspace / "generation"
 
     @property
     def caches(self) -> Path:

@@ -131,6 +131,26 @@ def new_record(start: Sequence[Start], files: Sequence[PlacedFile]) -> TaskRecor
     return TaskRecord(digest.hexdigest(), _parts(start), placed)
 
 
+def continued_record(
+    earlier: TaskRecord, earlier_id: str, files: Sequence[PlacedFile]
+) -> TaskRecord:
+    """The record of a task that goes on in the tree of an earlier one, with more files.
+
+    Raises:
+        BadRequest: A file's name is none.
+    """
+    new = new_record((), files)
+    placed = (*earlier.placed, *new.placed)
+    digest = hashlib.sha256(f"continue {earlier_id}\n{new.request}".encode())
+    return TaskRecord(digest.hexdigest(), earlier.parts, placed, earlier.dependencies)
+
+
+def forked_record(parent: TaskRecord, parent_id: str, step: int) -> TaskRecord:
+    """The record of a task whose tree is another's after a step."""
+    digest = hashlib.sha256(f"fork {parent_id} {step}\n".encode())
+    return TaskRecord(digest.hexdigest(), parent.parts, parent.placed)
+
+
 def checked_path(name: str) -> str:
     """The name of a placed file, if it is one; it may name directories.
 

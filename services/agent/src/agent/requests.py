@@ -18,6 +18,7 @@ MAX_CLAIM_BYTES = 4 * 1024
 MAX_PASS_BYTES = 64 * 1024
 MAX_PREPARE_BYTES = 256 * 1024 * 1024
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024
+MAX_STEP_DIGITS = 9
 T = TypeVar("T")
 
 
@@ -29,6 +30,24 @@ class PrepareRequest:
     start: tuple[Start, ...]
     files: tuple[PlacedFile, ...]
     install: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueRequest:
+    """What `POST /continue` asks for."""
+
+    task: str
+    earlier: str
+    files: tuple[PlacedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """What `POST /fork` asks for."""
+
+    task: str
+    parent: str
+    step: int
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -66,9 +85,9 @@ async def read_prepare(request: Request) -> PrepareRequest:
     """
     body = _object(await read_body(request, MAX_PREPARE_BYTES))
     return PrepareRequest(
-        checked_name(_field(body, "task", str)),
+        _name(body, "task"),
         _items(body, "start", lambda each: Start(_field(each, "name", str), _commit(each))),
-        _items(body, "files", lambda each: PlacedFile(_field(each, "name", str), _content(each))),
+        _files(body),
         _field(body, "install", bool) if "install" in body else False,
     )
 
@@ -86,6 +105,48 @@ async def read_pass(request: Request) -> Pass:
         _field(body, "password", str),
         {str(name): _checked(value, str, "a variable") for name, value in variables.items()},
     )
+
+
+async def read_continue(request: Request) -> ContinueRequest:
+    """The body of `POST /continue`.
+
+    Raises:
+        BadRequest: A field is missing or of a wrong type.
+    """
+    body = _object(await read_body(request, MAX_PREPARE_BYTES))
+    return ContinueRequest(_name(body, "task"), _name(body, "earlier"), _files(body))
+
+
+async def read_fork(request: Request) -> ForkRequest:
+    """The body of `POST /fork`.
+
+    Raises:
+        BadRequest: A field is missing or of a wrong type.
+    """
+    body = _object(await read_body(request, MAX_CLAIM_BYTES))
+    return ForkRequest(_name(body, "task"), _name(body, "parent"), _field(body, "step", int))
+
+
+def read_step(request: Request, name: str) -> int | None:
+    """The number of a step in the query; None if it is not there.
+
+    Raises:
+        BadRequest: It is no number.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > MAX_STEP_DIGITS:
+        raise BadRequest(f"{name} must be the number of a step")
+    return int(text)
+
+
+def _name(body: dict[str, object], name: str) -> str:
+    return checked_name(_field(body, name, str))
+
+
+def _files(body: dict[str, object]) -> tuple[PlacedFile, ...]:
+    return _items(body, "files", lambda each: PlacedFile(_field(each, "name", str), _content(each)))
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,9 @@ from agent.inside import place_file
 from agent.layout import Layout
 from agent.records import PlacedFile, Start, TaskRecord, new_record
 from agent.worktrees import Worktrees, remove_tree
+
+Make = Callable[[], Awaitable[TaskRecord]]
+Fill = Callable[[TaskRecord], Awaitable[None]]
 
 
 class Trees:
@@ -58,12 +61,29 @@ class Trees:
             GitFailed: Git could not make the tree.
         """
         wanted = new_record(start, files)
-        kept = self._layout.record(task_id)
+
+        async def fill(made: TaskRecord) -> None:
+            for file, path in zip(files, made.placed, strict=True):
+                place_file(self._layout.task(task_id), path, file.content)
+
+        async def make() -> TaskRecord:
+            return await self.make(task_id, wanted, fill)
+
+        async with self.made(task_id, wanted.request, make) as record:
+            yield record
+
+    @asynccontextmanager
+    async def made(self, task_id: str, request: str, make: Make) -> AsyncIterator[TaskRecord]:
+        """See that a task has a tree, and hold off other calls for this task inside the block.
+
+        Raises:
+            Conflict: The task has a tree that was made for another request.
+        """
         async with self._locks[task_id]:
-            existing = TaskRecord.load(kept)
+            existing = TaskRecord.load(self._layout.record(task_id))
             if existing is None:
-                existing = await self._make(task_id, wanted, files)
-            elif existing.request != wanted.request:
+                existing = await make()
+            elif existing.request != request:
                 raise Conflict(f"task {task_id} has a tree that was made from something else")
             yield existing
 
@@ -82,21 +102,26 @@ class Trees:
             if not (self._layout.workspace / "records" / root.name / "task.json").is_file():
                 await asyncio.to_thread(remove_tree, root)
 
-    async def _make(
-        self, task_id: str, record: TaskRecord, files: Sequence[PlacedFile]
-    ) -> TaskRecord:
-        root, kept = self._layout.task(task_id), self._layout.record(task_id)
-        if root.exists() or kept.exists():
-            await asyncio.to_thread(_clear, root, kept)
+    async def make(self, task_id: str, record: TaskRecord, fill: Fill) -> TaskRecord:
+        """Make a tree at its start; to be called by what is given to `made`.
+
+        Args:
+            task_id: The task.
+            record: What the tree is to be made from.
+            fill: Puts the rest into the tree before it counts as made.
+        """
+        kept = self._layout.record(task_id)
+        await asyncio.to_thread(remove_tree, kept)
+        root = self._layout.task(task_id)  # asked only now: what was there may have led elsewhere
+        await asyncio.to_thread(remove_tree, root)
         kept.mkdir(parents=True)
         root.mkdir(parents=True)
         try:
             parts = await run_all(
                 *(self._worktrees.add(task_id, record, part) for part in record.parts)
             )
-            for file, path in zip(files, record.placed, strict=True):
-                place_file(root, path, file.content)
             made = replace(record, parts=tuple(parts))
+            await fill(made)
             made.save(kept)
         except BaseException:
             await asyncio.to_thread(_clear, root, kept)

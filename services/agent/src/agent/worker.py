@@ -1,6 +1,6 @@
 """The worker's HTTP interface: lifecycle routes, and MCP for the tools.
 
-Routes (all but the first two need the key of the claim):
+Routes (all but the first two need the key of the claim, and all but the first the newest lease):
 
     GET  /health                          is it up, is it claimed
     POST /claim {key}                     make it ours
@@ -8,7 +8,11 @@ Routes (all but the first two need the key of the claim):
     PUT  /repositories/{name}?url=        a git bundle to fetch from
     POST /prepare                         make a task's tree
     PUT  /tasks/{id}/pass                 what the task's programs need to get out
+    POST /continue {task, earlier, files} have a task go on in an earlier one's tree
+    POST /fork {task, parent, step}       make a task's tree from another's checkpoint
+    GET  /tasks/{id}                      does its tree stand
     GET  /tasks/{id}/changes              the task's patch
+    GET  /tasks/{id}/diff?from=&to=       what it changed between two steps
     PUT  /tasks/{id}/outputs/{name}       keep a long tool output
     POST /tasks/{id}/interrupt            end the task's calls that run, and keep what they did
     *    /tasks/{id}/mcp                  MCP (streamable HTTP, stateless)
@@ -39,12 +43,25 @@ from agent.calls import Calls
 from agent.changes import ChangeReader
 from agent.checkpoints import Checkpoints
 from agent.clones import Clones
+from agent.comparison import Comparer
+from agent.continuing import Continuing
 from agent.errors import BadRequest
+from agent.fencing import Generations, RequireNewestLease, read_generation
+from agent.forking import Forking
 from agent.inside import keep_output
 from agent.layout import Layout, checked_name
 from agent.leftovers import end_leftovers
 from agent.preparation import Preparation
-from agent.requests import MAX_OUTPUT_BYTES, read_body, read_key, read_pass, read_prepare
+from agent.requests import (
+    MAX_OUTPUT_BYTES,
+    read_body,
+    read_continue,
+    read_fork,
+    read_key,
+    read_pass,
+    read_prepare,
+    read_step,
+)
 from agent.settings import WorkerSettings
 from agent.tools import Tools
 from agent.trees import Trees
@@ -67,12 +84,17 @@ class Worker:
         self._instance = secrets.token_hex(8)
         self._version = installed_version()
         self._claim = Claim()
+        self._generations = Generations(self._layout.generation)
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
         self._way_out = WayOut(None if settings.socket is None else settings.socket.parent)
         self._preparation = Preparation(self._layout, self._trees, self._changes, self._way_out)
-        self._calls = Calls(self._layout, Checkpoints(self._layout, self._trees), self._instance)
+        checkpoints = Checkpoints(self._layout, self._trees)
+        self._continuing = Continuing(self._layout, self._trees, checkpoints)
+        self._forking = Forking(self._layout, self._trees, checkpoints)
+        self._compare = Comparer(self._trees, self._changes)
+        self._calls = Calls(self._layout, checkpoints, self._instance)
         self._tools = Tools(self._version, self._calls)
 
     def app(self) -> Starlette:
@@ -85,13 +107,20 @@ class Worker:
                 Route("/repositories/{name}", self._receive, methods=["PUT"]),
                 Route("/prepare", self._prepare, methods=["POST"]),
                 Route("/tasks/{task}/pass", self._let_out, methods=["PUT"]),
+                Route("/continue", self._continue, methods=["POST"]),
+                Route("/fork", self._fork, methods=["POST"]),
+                Route("/tasks/{task}", self._stands),
                 Route("/tasks/{task}/changes", self._read_changes),
+                Route("/tasks/{task}/diff", self._diff),
                 Route("/tasks/{task}/outputs/{name}", self._keep_output, methods=["PUT"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
                 Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools, self._way_out)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
-            middleware=[Middleware(RequireClaim, claim=self._claim)],
+            middleware=[
+                Middleware(RequireClaim, claim=self._claim),
+                Middleware(RequireNewestLease, generations=self._generations),
+            ],
             exception_handlers=handlers(),
             lifespan=self._lifespan,
         )
@@ -117,6 +146,8 @@ class Worker:
 
     async def _make_claim(self, request: Request) -> JSONResponse:
         self._claim.make(await read_key(request))
+        # After the key, since whoever has none must not shut the others out.
+        self._generations.admit(read_generation(request.headers))
         # Imported while the orchestrator is busy with the clone: the tools are ready after it.
         self._tools.load()
         return JSONResponse({"claimed": True})
@@ -142,6 +173,26 @@ class Worker:
         task = checked_name(request.path_params["task"])
         self._way_out.grant(task, await read_pass(request))
         return JSONResponse({})
+
+    async def _continue(self, request: Request) -> JSONResponse:
+        wanted = await read_continue(request)
+        await self._calls.interrupt(wanted.earlier)
+        await self._continuing(wanted.task, wanted.earlier, wanted.files)
+        return JSONResponse({})
+
+    async def _fork(self, request: Request) -> JSONResponse:
+        wanted = await read_fork(request)
+        await self._forking(wanted.task, wanted.parent, wanted.step)
+        return JSONResponse({})
+
+    async def _stands(self, request: Request) -> JSONResponse:
+        self._trees.record(request.path_params["task"])
+        return JSONResponse({})
+
+    async def _diff(self, request: Request) -> JSONResponse:
+        start, end = read_step(request, "from"), read_step(request, "to")
+        changes = await self._compare(request.path_params["task"], start or 0, end)
+        return JSONResponse(asdict(changes))
 
     async def _read_changes(self, request: Request) -> JSONResponse:
         changes = await self._changes.changes(request.path_params["task"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.errors import UnknownCommit
 from agent.git import run_git
-from agent.git_directory import Origin, make_git_directory, read_origin
+from agent.git_directory import Origin, is_git_directory, make_git_directory, read_origin
 from agent.layout import Layout
 from agent.records import EMPTY_TREE, Part, TaskRecord
 
@@ -61,6 +61,22 @@ class Worktrees:
         await asyncio.to_thread(remove_tree, directory)
         self._equip(task_id, part, origin)
 
+    async def take_over(self, task_id: str, earlier: str, record: TaskRecord, part: Part) -> None:
+        """Make a private git directory for a task that goes on in an earlier one's worktree."""
+        shadow = self._layout.shadow(task_id, part.name)
+        if part.start == EMPTY_TREE:
+            _make_shadow(shadow, "ref: refs/heads/none\n", None)
+            self.hide(task_id, record, part)
+            return
+        _make_shadow(shadow, f"{part.start}\n", self._layout.clone(part.name) / "objects")
+        self.hide(task_id, record, part)
+        # With the stat data, so that git need not read every file again.
+        index = self._layout.shadow(earlier, part.name) / "index"
+        await asyncio.to_thread(shutil.copy2, index, shadow / "index")
+        private = self._layout.git_directory(task_id, part.directory)
+        if is_git_directory(private):
+            await set_exclude(private, shadow)
+
     def hide(self, task_id: str, record: TaskRecord, part: Part) -> None:
         """Have git ignore what stays out of the part's patch."""
         lines = "".join(f"/{_literal(path)}\n" for path in record.hidden(part))
@@ -77,6 +93,17 @@ class Worktrees:
             exclude=shadow / "info" / "exclude",
             index=shadow / "index",
         )
+
+
+async def set_exclude(private: Path, shadow: Path) -> None:
+    """Have a tree's own git directory ignore what stays out of the patch."""
+    path = str(shadow / "info" / "exclude")
+    await run_git(
+        ["config", "--file", str(private / "config"), "core.excludesFile", path],
+        private,
+        environment={"GIT_DIR": os.devnull},
+        check=False,  # a task can have made its configuration unreadable
+    )
 
 
 def remove_tree(directory: Path) -> None:

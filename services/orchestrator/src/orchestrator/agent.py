@@ -1,9 +1,9 @@
 """The loop: ask the model, run the tools it calls, feed the results back, until it answers."""
 
-import hashlib
 from asyncio import timeout
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -20,15 +20,30 @@ from orchestrator.domain.conversation import (
     ToolSpec,
 )
 from orchestrator.domain.events import EventKind, NewEvent
-from orchestrator.domain.repetition import CallSeen, repeats
+from orchestrator.domain.history import with_distinct_calls
+from orchestrator.domain.live_text import TextDelta
+from orchestrator.domain.repetition import CallSeen, call_seen, repeats
+from orchestrator.domain.steps import (
+    EMPTY_ANSWER,
+    REPEATED,
+    TOOLS,
+    Asked,
+    Called,
+    Offered,
+    UserMessage,
+    model_step,
+    tool_step,
+)
 from orchestrator.errors import ModelMisbehaved, ModelRepeatedItself, ModelTimeout
 from orchestrator.ports import Clock, Model, Steps, Toolbox
 
 T = TypeVar("T")
 Record = Callable[[NewEvent], Awaitable[object]]
+Say = Callable[[int, TextDelta], None]
+"""Gets what the model says in a step, as it says it."""
+Inbox = Callable[[int], Awaitable[Sequence[UserMessage]]]
+"""What the user has said to the task after the message of a number, in order."""
 
-EMPTY_ANSWER = "Your last turn had neither an answer nor a tool call. Call a tool, or answer."
-REPEATED = "\n[You have now made this call {count} times with this same result. Do something else.]"
 TRUNCATED = "The model's answer was cut off at its length limit."
 SHOWN_IN_EVENT = 2_000
 ONCE = "once"
@@ -53,27 +68,9 @@ class Agent:
     repeats_ended: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Tools:
-    """The tools on offer, as a step keeps them."""
-
-    offered: tuple[ToolSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A model call, as a step keeps it."""
-
-    turn: ModelTurn
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A tool call, as a step keeps it."""
-
-    result: ToolResult
-    seconds: float
+async def no_inbox(_after: int) -> Sequence[UserMessage]:
+    """An inbox nobody writes to."""
+    return ()
 
 
 @dataclass(slots=True)
@@ -89,6 +86,8 @@ class Ledger:
     completion_tokens: int = 0
     model_seconds: float = 0.0
     tool_seconds: float = 0.0
+    heard: int = 0
+    """The number of the last user message that the model was shown."""
     notices: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -119,6 +118,8 @@ class AgentLoop:
         steps: Steps,
         record: Record,
         clock: Clock,
+        say: Say | None = None,
+        inbox: Inbox = no_inbox,
     ) -> None:
         self._agent = agent
         self._budget = budget
@@ -126,13 +127,21 @@ class AgentLoop:
         self._toolbox = toolbox
         self._steps = steps
         self._record = record
+        self._say = say
         self._clock = clock
+        self._inbox = inbox
+        self._tools: Sequence[ToolSpec] = ()
+        self._messages: list[Message] = []
         self._invalid_in_a_row = 0
         self._seen: list[CallSeen] = []
         self.ledger = Ledger()
 
-    async def run(self, query: str) -> str:
+    async def run(self, query: str, earlier: Sequence[Message] = ()) -> str:
         """Work on the query until the model answers.
+
+        Args:
+            query: What the user asks; empty to go on where `earlier` ends.
+            earlier: A conversation that the query follows, without instructions.
 
         Raises:
             BudgetExhausted: A limit was reached first.
@@ -141,40 +150,54 @@ class AgentLoop:
             ModelFailure: The model endpoint failed.
             RuntimeFailure: The tools' container failed.
         """
-        tools = await self._offered()
-        messages = [Message(Role.SYSTEM, self._agent.instructions), Message(Role.USER, query)]
+        self._tools = await self._offered()
+        self._messages = [Message(Role.SYSTEM, self._agent.instructions), *earlier]
+        if query:
+            self._messages.append(Message(Role.USER, query))
+        return await self.go_on()
+
+    async def go_on(self) -> str:
+        """The model's next answer; after an answer, the one to what was said since.
+
+        Raises:
+            BerthError: See `run`.
+        """
         while True:
-            turn = await self._ask(messages, tools)
-            messages.append(turn.message)
+            turn = await self._ask()
+            self._messages.append(turn.message)
             if turn.message.tool_calls:
-                messages += await self._answer_calls(turn.message.tool_calls, tools)
+                self._messages += await self._answer_calls(turn.message.tool_calls, self._tools)
             elif turn.message.text.strip():
                 if turn.finish_reason == "length":
                     self.ledger.notices[TRUNCATED] = None
                 return turn.message.text
             else:
                 self._count_invalid("it answered with nothing")
-                messages.append(Message(Role.USER, EMPTY_ANSWER))
+                self._messages.append(Message(Role.USER, EMPTY_ANSWER))
 
     async def _offered(self) -> tuple[ToolSpec, ...]:
-        async def list_tools() -> _Tools:
+        async def list_tools() -> Offered:
             listed = await self._in_time(self._toolbox.tools(), self._budget.max_seconds)
-            return _Tools(tuple(listed))
+            return Offered(tuple(listed))
 
-        return (await self._steps.run("tools", _Tools, list_tools)).offered
+        return (await self._steps.run(TOOLS, Offered, list_tools)).offered
 
-    async def _ask(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> ModelTurn:
+    async def _ask(self) -> ModelTurn:
         seconds_left = self._begin_step()
-        fitting = compact(messages, self._agent.context_tokens, estimate_schemas(tools))
         allowed = min(seconds_left, self._agent.model_timeout_seconds)
         began = self._clock.monotonic()
 
-        async def ask() -> _Turn:
-            turn = await self._model.complete(fitting, tools, allowed)
-            return _Turn(turn, self._clock.monotonic() - began)
+        async def ask() -> Asked:
+            heard = tuple(await self._inbox(self.ledger.heard))
+            messages = [*self._messages, *_spoken(heard)]
+            fitting = compact(messages, self._agent.context_tokens, estimate_schemas(self._tools))
+            on_text = None if self._say is None else partial(self._say, self.ledger.steps)
+            turn = await self._model.complete(fitting, self._tools, allowed, on_text)
+            distinct = with_distinct_calls(turn, messages)
+            return Asked(distinct, self._clock.monotonic() - began, heard)
 
         try:
-            done = await self._steps.run(f"model {self.ledger.steps}", _Turn, ask)
+            done = await self._steps.run(model_step(self.ledger.steps), Asked, ask)
         except BaseException as error:
             self.ledger.model_seconds += self._clock.monotonic() - began
             if isinstance(error, ModelTimeout) and allowed == seconds_left:
@@ -182,8 +205,17 @@ class AgentLoop:
             raise
         self.ledger.model_seconds += done.seconds
         self._note(done.turn)
+        await self._hear(done.heard)
         await self._record_turn(done.turn, done.seconds)
         return done.turn
+
+    async def _hear(self, heard: Sequence[UserMessage]) -> None:
+        self._messages += _spoken(heard)
+        for said in heard:
+            self.ledger.heard = said.number
+            data: dict[str, JsonValue] = {"number": said.number, "text": said.text}
+            event = NewEvent(EventKind.MESSAGE, self.ledger.steps, data, str(said.number))
+            await self._record(event)
 
     async def _answer_calls(
         self, calls: Sequence[ToolCall], tools: Sequence[ToolSpec]
@@ -210,19 +242,19 @@ class AgentLoop:
             text += REPEATED.format(count=count)
         return Message(Role.TOOL, text, tool_call_id=call.id, step=step)
 
-    async def _result(self, name: str, checked: CheckedCall, seconds_left: float) -> _Result:
+    async def _result(self, name: str, checked: CheckedCall, seconds_left: float) -> Called:
         if checked.complaint:
-            return _Result(ToolResult(checked.complaint, is_error=True), 0.0)
+            return Called(ToolResult(checked.complaint, is_error=True), 0.0)
         step = self.ledger.steps
         began = self._clock.monotonic()
 
-        async def call() -> _Result:
+        async def call() -> Called:
             work = self._toolbox.call(name, checked.arguments, key=str(step))
             result = await self._in_time(work, seconds_left)
-            return _Result(result, self._clock.monotonic() - began)
+            return Called(result, self._clock.monotonic() - began)
 
         try:
-            return await self._steps.run(f"tool {step} {name}", _Result, call)
+            return await self._steps.run(tool_step(step, name), Called, call)
         except BaseException:
             self.ledger.tool_seconds += self._clock.monotonic() - began
             raise
@@ -261,8 +293,7 @@ class AgentLoop:
             )
 
     def _count_repeat(self, call: ToolCall, result: ToolResult) -> int:
-        digest = hashlib.sha256(result.text.encode(errors="replace")).hexdigest()
-        self._seen.append(CallSeen(call.name, call.arguments, digest))
+        self._seen.append(call_seen(call, result))
         count = repeats(self._seen)
         if count >= self._agent.repeats_ended:
             raise ModelRepeatedItself(
@@ -296,6 +327,10 @@ class AgentLoop:
             "seconds": round(seconds, 4),
         }
         await self._record(NewEvent(EventKind.TOOL, self.ledger.steps, data, ONCE))
+
+
+def _spoken(messages: Sequence[UserMessage]) -> list[Message]:
+    return [Message(Role.USER, each.text) for each in messages]
 
 
 def scripted_notice(play: str) -> str:

@@ -5,6 +5,10 @@
     │   ├── RequestTooLarge
     │   ├── UnknownFile
     │   ├── FileConflict
+    │   ├── UnknownStep
+    │   ├── TaskStillRunning
+    │   ├── TaskContinued
+    │   ├── KeyReused
     │   └── RepositoryError
     │       ├── RepositoryUrlRefused
     │       ├── RepositoryUnreachable
@@ -19,6 +23,7 @@
     │   ├── ContainerStartFailed
     │   ├── WorkerUnreachable
     │   ├── ContainerBusy
+    │   ├── TreeGone
     │   └── WorkerRefused
     ├── ModelFailure              the model endpoint
     │   ├── ModelUnavailable
@@ -34,6 +39,8 @@
     │   ├── ObjectNotFound
     │   ├── ObjectConflict
     │   ├── StaleLease
+    │   ├── ExecutorBuried
+    │   ├── ExecutorReplaced
     │   ├── BundleIncomplete
     │   └── ManifestUnreadable
     ├── EgressError               a container's way out; told to the program that asks
@@ -93,6 +100,33 @@ class FileConflict(InvalidRequest):
     """A file cannot be placed under `files/` because something is there already."""
 
     code = "file_conflict"
+
+
+class UnknownStep(InvalidRequest):
+    """A task has no such step, or not yet."""
+
+    code = "unknown_step"
+
+
+class TaskStillRunning(InvalidRequest):
+    """Only a task that has ended can be continued."""
+
+    code = "task_running"
+    status = 409
+
+
+class TaskContinued(InvalidRequest):
+    """Another task already goes on in this task's tree."""
+
+    code = "task_continued"
+    status = 409
+
+
+class KeyReused(InvalidRequest):
+    """An `Idempotency-Key` came before, with another request."""
+
+    code = "key_reused"
+    status = 409
 
 
 class RepositoryError(InvalidRequest):
@@ -206,6 +240,13 @@ class ContainerBusy(RuntimeFailure):
     status = 409
 
 
+class TreeGone(RuntimeFailure):
+    """The tree of a task is no longer in its container."""
+
+    code = "tree_gone"
+    status = 410
+
+
 class WorkerRefused(RuntimeFailure):
     """The worker answered a request of ours with an error."""
 
@@ -297,6 +338,19 @@ class StaleLease(StorageFailure):
     """A writer's lease on the workspace was taken over by another."""
 
     code = "stale_lease"
+    status = 409
+
+
+class ExecutorBuried(StorageFailure):
+    """Other orchestrators have called this one dead."""
+
+    code = "executor_buried"
+
+
+class ExecutorReplaced(StorageFailure):
+    """Another process has taken this orchestrator's id."""
+
+    code = "executor_replaced"
     status = 409
 
 

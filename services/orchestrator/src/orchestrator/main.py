@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import secrets
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,19 +18,29 @@ from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.domain.egress import Allowlist, EgressLimits, HostRule, PackageSources, parse_rule
+from orchestrator.domain.fleet import Identity
 from orchestrator.durability.dbos_engine import DbosEngine
 from orchestrator.errors import (
     BerthError,
     ConfigurationError,
+    DatabaseUnavailable,
     EgressRequestInvalid,
     RuntimeFailure,
 )
+from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
+from orchestrator.flow.compare import Compare
+from orchestrator.flow.continuation import Continue, Say
+from orchestrator.flow.fleet import Fleet
+from orchestrator.flow.fork import Fork
+from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.recover import recover
 from orchestrator.flow.run_task import RunTask, TaskParts
 from orchestrator.flow.running import RunningTasks
+from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
@@ -54,11 +66,16 @@ from orchestrator.storage.objects.gcs import GcsObjectStore
 from orchestrator.storage.postgres.cancels import PostgresCancels
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.executors import PostgresExecutors
+from orchestrator.storage.postgres.leases import PostgresLeases
+from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
 from orchestrator.version import VERSION
 from orchestrator.workers.client import HttpWorkers
+
+VITAL_CONNECTIONS = 2
 
 log = structlog.get_logger(__name__)
 
@@ -88,48 +105,81 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         repositories = _repositories(settings)
         objects = await _objects(settings, stack)
         clock = SystemClock()
-        lease = Lease(runtime=runtime, workers=HttpWorkers(), tasks=tasks, limits=_limits(settings))
+        running_tasks = RunningTasks()
+        shares = LeaseShares(metadata.leases, running_tasks.stopping)
+        # A running task waits out an outage of Postgres; a caller is told of it.
+        patient = metadata.database.patient()
+        lease = Lease(
+            runtime=runtime,
+            workers=HttpWorkers(),
+            tasks=PostgresTaskStore(patient),
+            limits=_limits(settings),
+            leases=metadata.leases,
+            shares=shares,
+        )
+        await metadata.executors.register()
+        # After our containers have ended: until then nobody else may use them.
+        stack.push_async_callback(_resign, metadata.executors)
         end_containers = _stop_containers if keep_containers else _remove_containers
         stack.push_async_callback(end_containers, lease, runtime)
-        inputs, running_tasks = Inputs(objects), RunningTasks()
+        inputs = Inputs(objects)
+        engine, agent = _engine(settings, metadata), _agent(settings)
+        recall = Recall(tasks, engine, agent.repeats_named)
         run_task = RunTask(
             TaskParts(
                 lease=lease,
-                supply=Supply(repositories),
+                supply=Supply(repositories, Inherit(tasks)),
                 egress=egress,
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
-                tasks=tasks,
-                events=events,
+                tasks=PostgresTaskStore(patient),
+                events=PostgresEventLog(patient),
+                live_text=metadata.live_text,
                 clock=clock,
-                agent=_agent(settings),
+                agent=agent,
+                recall=recall,
                 tool_output_chars=settings.tool_output_chars,
             )
         )
-        engine = _engine(settings, metadata.database)
+        fleet = Fleet(
+            executor_id=metadata.identity.executor_id,
+            executors=metadata.executors,
+            shares=shares,
+            running=running_tasks,
+            engine=engine,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            replaced=partial(signal.raise_signal, signal.SIGTERM),
+        )
+        await fleet.beat()
+        stack.callback(asyncio.create_task(fleet.live()).cancel)
         await engine.start(run_task)
         stack.push_async_callback(engine.stop)
         stack.push_async_callback(running_tasks.stop)
         await recover(tasks, engine, runtime)
-        heeding = asyncio.create_task(running_tasks.heed(metadata.cancels.follow()))
-        stack.callback(heeding.cancel)
+        for duty in (running_tasks.heed(metadata.cancels.follow()), fleet.look_after_others()):
+            stack.callback(asyncio.create_task(duty).cancel)
+        accept = Accept(inputs=inputs, tasks=tasks, events=events, engine=engine, runtime=info.name)
+        attach, largest_budget = Attach(objects, repositories), _largest_budget(settings)
+        go_on = Continue(tasks=tasks, attach=attach, accept=accept, largest_budget=largest_budget)
         yield Services(
             version=VERSION,
+            executor_id=metadata.identity.executor_id,
             submit=Submit(
                 repositories=repositories,
-                attach=Attach(objects, repositories),
-                inputs=inputs,
-                tasks=tasks,
-                events=events,
-                engine=engine,
-                largest_budget=_largest_budget(settings),
-                runtime=info.name,
+                attach=attach,
+                accept=accept,
+                go_on=go_on,
+                largest_budget=largest_budget,
             ),
+            say=Say(tasks, go_on),
+            fork=Fork(tasks=tasks, recall=recall, accept=accept, largest_budget=largest_budget),
+            compare=Compare(tasks, lease),
             running=running_tasks,
             uploads=Uploads(objects),
             tasks=tasks,
             events=events,
+            live_text=metadata.live_text,
             runtime=runtime,
             runtime_info=info,
             model=model_info,
@@ -145,7 +195,11 @@ class _Metadata:
     database: Database
     tasks: PostgresTaskStore
     events: PostgresEventLog
+    live_text: PostgresLiveText
     cancels: PostgresCancels
+    identity: Identity
+    executors: PostgresExecutors
+    leases: PostgresLeases
 
 
 async def _start_parts(
@@ -215,13 +269,29 @@ async def _metadata(settings: Settings, stack: AsyncExitStack) -> _Metadata:
     stack.push_async_callback(database.close)
     events = PostgresEventLog(database)
     stack.push_async_callback(events.close)
-    return _Metadata(database, PostgresTaskStore(database), events, PostgresCancels(database))
+    live_text = PostgresLiveText(database, events.notifications)
+    stack.push_async_callback(live_text.close)
+    # Heartbeats have connections of their own: they must not queue behind the work.
+    vital = await Database.open(url, max_size=VITAL_CONNECTIONS)
+    stack.push_async_callback(vital.close)
+    identity = Identity(executor_id(settings.data_dir), secrets.token_hex(8))
+    executors = PostgresExecutors(vital, identity, settings.heartbeat_seconds, SystemClock())
+    return _Metadata(
+        database=database,
+        tasks=PostgresTaskStore(database),
+        events=events,
+        live_text=live_text,
+        cancels=PostgresCancels(database),
+        identity=identity,
+        executors=executors,
+        leases=PostgresLeases(database, executors),
+    )
 
 
-def _engine(settings: Settings, database: Database) -> DbosEngine:
+def _engine(settings: Settings, metadata: _Metadata) -> DbosEngine:
     return DbosEngine(
-        database.address.dsn,
-        executor_id=executor_id(settings.data_dir),
+        metadata.database.address.dsn,
+        executor_id=metadata.identity.executor_id,
         per_workspace=settings.max_workspace_tasks,
         at_once=settings.max_running_tasks,
     )
@@ -308,14 +378,24 @@ def _largest_budget(settings: Settings) -> Budget:
     return Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
 
 
+async def _resign(executors: PostgresExecutors) -> None:
+    """Hand over at once; if the database is away, others do without after three heartbeats."""
+    try:
+        await executors.resign()
+    except DatabaseUnavailable as failure:
+        log.warning("not_resigned", detail=failure.detail)
+
+
 async def _stop_containers(lease: Lease, runtime: Runtime) -> None:
     """Stop what we used, and what an orchestrator that was killed here has left running."""
-    failures = await lease.stop_all()
+    failures: list[BerthError] = []
     try:
+        failures += await lease.stop_all()
+        elsewhere = await lease.in_use_elsewhere()
         for container in await runtime.list():
-            if _runs_here(container):
+            if _runs_here(container) and container.name not in elsewhere:
                 await runtime.stop(container.name)
-    except RuntimeFailure as failure:
+    except (RuntimeFailure, DatabaseUnavailable) as failure:
         failures.append(failure)
     for each in failures:
         log.error("container_left_running", code=each.code, detail=each.detail)

@@ -175,6 +175,15 @@ class Settings(BaseSettings):
     max_workspace_tasks: int = Field(
         default=4, ge=1, description="Tasks of one workspace that run at the same time."
     )
+    heartbeat_seconds: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=60.0,
+        description=(
+            "Time between two signs of life of an orchestrator; after three missing ones others on "
+            "the same database take its tasks. The same for all of them."
+        ),
+    )
     max_steps: int = Field(default=60, ge=1, description="Default and largest budget of steps.")
     max_tokens: int = Field(
         default=2_000_000, ge=1, description="Default and largest budget of tokens."

@@ -81,6 +81,39 @@ async def test_requests_to_cancel_are_heeded() -> None:
     await running.stop()
 
 
+async def test_an_abandoned_task_knows_that_it_does_not_end() -> None:
+    running = RunningTasks()
+    left: dict[str, tuple[bool, bool]] = {}
+
+    async def work(task_id: str) -> None:
+        with running.entered(task_id):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                left[task_id] = (running.is_abandoned, running.is_leaving)
+
+    tasks = [asyncio.create_task(work(task_id)) for task_id in ("one", "other", "third")]
+    await asyncio.sleep(0)
+    running.abandon("one")
+    running.cancel("other")
+    running.abandon("elsewhere")
+    await asyncio.gather(*tasks[:2])
+    await running.stop()
+    assert left == {"one": (True, True), "other": (False, False), "third": (False, True)}
+
+
+async def test_a_task_may_come_back_before_its_first_run_has_left() -> None:
+    running = RunningTasks()
+    [first] = await at_work(running, "one")
+    running.abandon("one")
+    [second] = await at_work(running, "one")
+    await first.work
+    assert not second.work.done()
+    assert running.cancel("one")
+    await second.work
+    assert not running.cancel("one")
+
+
 async def test_a_task_leaves_also_when_it_fails() -> None:
     running = RunningTasks()
     with pytest.raises(ValueError, match="broken"), running.entered("one"):

@@ -67,7 +67,7 @@ async def test_a_worker_behind_a_port_is_reached() -> None:
 async def test_silence_is_not_healthy(endpoint: Endpoint) -> None:
     async with await asyncio.start_unix_server(silent, str(endpoint.uds)):
         assert not await is_healthy(endpoint, timeout_seconds=0.05)
-        assert not await is_responsive(endpoint, timeout_seconds=0.05)
+        assert not await is_responsive(endpoint, 0.05, alive)
 
 
 async def test_waiting_ends_when_the_worker_listens(endpoint: Endpoint) -> None:
@@ -84,6 +84,14 @@ async def test_waiting_ends_when_the_process_is_gone(endpoint: Endpoint) -> None
 
     async with asyncio.timeout(2):
         assert await wait_until_healthy(endpoint, 60, gone) is Readiness.ENDED
+
+
+async def test_a_worker_that_has_died_is_not_waited_for(endpoint: Endpoint) -> None:
+    async def gone() -> bool:
+        return False
+
+    async with asyncio.timeout(2):
+        assert not await is_responsive(endpoint, 60, gone)
 
 
 async def test_waiting_ends_with_the_time(endpoint: Endpoint) -> None:

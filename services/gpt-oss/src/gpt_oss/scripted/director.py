@@ -42,6 +42,7 @@ class Speech:
         prompt_tokens: Size of the request.
         completion_tokens: Size of the message.
         cut: Whether the connection drops in the middle of it.
+        piece_seconds: How long to wait before each piece of it in a stream.
     """
 
     text: str | None
@@ -51,6 +52,7 @@ class Speech:
     prompt_tokens: int
     completion_tokens: int
     cut: bool = False
+    piece_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +255,7 @@ def _outcome(
             conversation.estimated_tokens(said) if completion is None else completion
         ),
         cut=action.drop_connection,
+        piece_seconds=action.piece_seconds,
     )
 
 

@@ -5,13 +5,13 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -119,12 +119,22 @@ def _failure(failure: HttpError) -> Response:
 
 def _speech(reply: Reply, speech: Speech, chat: ChatRequest) -> Response:
     stamp = wire.Stamp(id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time()))
-    kind = _CutResponse if speech.cut else Response
-    if chat.stream:
-        objects = wire.chunks(reply, speech, stamp, include_usage=chat.include_usage)
-        return kind("".join(_events(objects)), media_type=_EVENT_STREAM)
-    content = _json(wire.completion(reply, speech, stamp))
-    return kind(content, media_type="application/json")
+    if not chat.stream:
+        kind = _CutResponse if speech.cut else Response
+        content = _json(wire.completion(reply, speech, stamp))
+        return kind(content, media_type="application/json")
+    events = _events(wire.chunks(reply, speech, stamp, include_usage=chat.include_usage))
+    if speech.cut:
+        return _CutResponse("".join(events), media_type=_EVENT_STREAM)
+    pieces = _one_by_one(events, speech.piece_seconds)
+    return StreamingResponse(pieces, media_type=_EVENT_STREAM)
+
+
+async def _one_by_one(events: Iterator[str], seconds: float) -> AsyncIterator[str]:
+    """The events as a model would say them: each on its own, some time after the one before."""
+    for each in events:
+        await asyncio.sleep(seconds)
+        yield each
 
 
 def _events(objects: Iterator[wire.JsonObject]) -> Iterator[str]:

@@ -165,6 +165,7 @@ class Action(Part):
         headers: Its extra headers.
         raw: A body sent verbatim with status 200.
         delay_seconds: Wait before the answer.
+        piece_seconds: Wait before each piece of a streamed answer.
         drop_connection: Cut the connection in the middle of the message.
     """
 
@@ -179,6 +180,7 @@ class Action(Part):
     headers: dict[str, str] = Field(default_factory=dict)
     raw: str | None = None
     delay_seconds: float = Field(default=0, ge=0)
+    piece_seconds: float = Field(default=0, ge=0)
     drop_connection: bool = False
 
     def kinds(self) -> list[str]:

@@ -26,10 +26,11 @@ class ModelBody(BaseModel):
 
 
 class HealthBody(BaseModel):
-    """The service's health."""
+    """The service's health; `executor` is the id of this orchestrator among several."""
 
     status: str
     version: str
+    executor: str
     runtime: RuntimeBody
     model: ModelBody
 
@@ -41,6 +42,7 @@ async def health(services: Use) -> HealthBody:
     return HealthBody(
         status="ok",
         version=services.version,
+        executor=services.executor_id,
         runtime=RuntimeBody(
             name=info.name,
             reason=info.reason,

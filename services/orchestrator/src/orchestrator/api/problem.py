@@ -134,7 +134,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         allowed = (error.headers or {}).get("Allow", "another method")
         code, detail = METHOD_NOT_ALLOWED, f"{request.method} is not allowed here: use {allowed}."
     elif error.status_code == HTTPStatus.BAD_REQUEST:
-        code, detail = InvalidRequest.code, "The body cannot be read: send UTF-8 encoded JSON."
+        code, detail = (
+            InvalidRequest.code,
+            "The body cannot be read: send JSON in UTF-8, without deep nesting or huge numbers.",
+        )
     elif error.status_code == RequestTooLarge.status:
         code, detail = RequestTooLarge.code, error.detail
     response = problem(error.status_code, code, detail)

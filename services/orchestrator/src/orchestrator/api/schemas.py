@@ -22,22 +22,41 @@ from orchestrator.domain.task import Task
 MAX_REPOSITORIES = 16
 MAX_FILES = 64
 
+TaskId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A body of a request: what it does not know, it refuses."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class BudgetBody(_Strict):
+def said(text: str, name: str) -> str:
+    """A text that says something and can be stored.
+
+    Raises:
+        ValueError: It is blank, or half of a character pair.
+    """
+    if not text.strip():
+        raise ValueError(f"the {name} is empty: say what to find out or to do")
+    text.encode()
+    return text
+
+
+class BudgetBody(Strict):
     """Limits of one task; what is left out takes the deployment's default."""
 
     max_steps: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
 
+    def to_request(self) -> BudgetRequest:
+        """The limits as the flow takes them."""
+        return BudgetRequest(self.max_steps, self.max_tokens, self.max_seconds)
 
-class FileBody(_Strict):
+
+class FileBody(Strict):
     """A file given with the request."""
 
     name: str = Field(min_length=1, max_length=512)
@@ -77,7 +96,7 @@ FileChoice = Annotated[
 ]
 
 
-class OrchestrateBody(_Strict):
+class OrchestrateBody(Strict):
     """A question or a job, and the repository it is about."""
 
     model_config = ConfigDict(
@@ -127,13 +146,18 @@ class OrchestrateBody(_Strict):
         default=False, description="Install the repository's dependencies before the work begins."
     )
 
+    continue_from: TaskId | None = Field(
+        default=None,
+        description=(
+            "A task that has ended: the new one goes on in its tree and its conversation. "
+            "Instead of repo_url and ref."
+        ),
+    )
+
     @field_validator("query")
     @classmethod
     def _says_something(cls, query: str) -> str:
-        if not query.strip():
-            raise ValueError("the query is empty: say what to find out or to do")
-        query.encode()
-        return query
+        return said(query, "query")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -141,18 +165,18 @@ class OrchestrateBody(_Strict):
             raise ValueError("give repo_url or repo_urls, not both")
         return self
 
-    def to_request(self) -> TaskRequest:
-        """The request as the flow takes it."""
+    def to_request(self, key: str = "") -> TaskRequest:
+        """The request as the flow takes it; `key` is the caller's own name for it."""
         alone = () if self.repo_url is None else (self.repo_url,)
         return TaskRequest(
             query=self.query,
             repo_urls=tuple(self.repo_urls or alone),
             ref=self.ref,
             files=tuple(each if isinstance(each, str) else each.to_file() for each in self.files),
-            budget=BudgetRequest(
-                self.budget.max_steps, self.budget.max_tokens, self.budget.max_seconds
-            ),
+            budget=self.budget.to_request(),
             install_dependencies=self.install_dependencies,
+            continue_from=self.continue_from,
+            key=key,
         )
 
 
@@ -191,10 +215,20 @@ class ErrorBody(BaseModel):
     detail: str
 
 
+class ForkedFromBody(BaseModel):
+    """The step of another task that a fork began from."""
+
+    task_id: str
+    step: int
+
+
 class TaskBody(BaseModel):
     """A task and, once it has ended, its result."""
 
     task_id: str
+    continues: str | None = Field(default=None, description="The task in whose tree it goes on.")
+    continued_by: str | None = Field(default=None, description="The task that goes on in its tree.")
+    forked_from: ForkedFromBody | None = None
     status: Literal["running", "succeeded", "failed", "cancelled"]
     stop_reason: str | None = None
     query: str
@@ -249,6 +283,7 @@ def task_body(task: Task) -> TaskBody:
         created_at=task.created_at,
         finished_at=task.finished_at,
     )
+    _add_lineage(body, task)
     ending = task.ending
     if ending is None:
         return body
@@ -268,6 +303,17 @@ def task_body(task: Task) -> TaskBody:
         body.error = ErrorBody(code=ending.error.code, detail=ending.error.detail)
     body.notices = list(ending.notices)
     return body
+
+
+def _add_lineage(body: TaskBody, task: Task) -> None:
+    body.continued_by = task.continued_by
+    lineage = task.lineage
+    if lineage is None:
+        return
+    if lineage.step is None:
+        body.continues = lineage.parent
+    else:
+        body.forked_from = ForkedFromBody(task_id=lineage.parent, step=lineage.step)
 
 
 def _workspace_body(task: Task) -> TaskWorkspaceBody:

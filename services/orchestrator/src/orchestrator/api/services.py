@@ -5,10 +5,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from orchestrator.flow.compare import Compare
+from orchestrator.flow.continuation import Say
+from orchestrator.flow.fork import Fork
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
-from orchestrator.ports import EventLog, Runtime, RuntimeInfo, TaskStore
+from orchestrator.ports import EventLog, LiveTextChannel, Runtime, RuntimeInfo, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,16 @@ class Services:
     """The running service, put together in `main`."""
 
     version: str
+    executor_id: str
     submit: Submit
+    say: Say
+    fork: Fork
+    compare: Compare
     running: RunningTasks
     uploads: Uploads
     tasks: TaskStore
     events: EventLog
+    live_text: LiveTextChannel
     runtime: Runtime
     runtime_info: RuntimeInfo
     model: ModelInfo

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from pydantic import JsonValue
 
 from orchestrator.domain.events import Event
+from orchestrator.domain.live_text import LiveText
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
@@ -22,6 +23,19 @@ def event_frame(event: Event) -> bytes:
         "at": event.at.isoformat(),
     }
     return frame(event.kind.value, {**data, **event.data}, event.number)
+
+
+def text_frame(piece: LiveText) -> bytes:
+    """A piece of what the model is saying; it has no id, for nothing can resume from it."""
+    delta = piece.delta
+    data: dict[str, JsonValue] = {
+        "task_id": piece.task_id,
+        "step": piece.step,
+        "attempt": delta.attempt,
+        "offset": delta.offset,
+        "text": delta.text,
+    }
+    return frame("text", data)
 
 
 def frame(name: str, data: Mapping[str, JsonValue], number: int | None = None) -> bytes:

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
+from orchestrator.api.live import narrated, service_stopping
 from orchestrator.api.schemas import OrchestrateBody, TaskBody, task_body
 from orchestrator.api.services import Services, Use
-from orchestrator.api.sse import HEADERS, event_frame, frame, with_heartbeats
+from orchestrator.api.sse import HEADERS, frame, with_heartbeats
 from orchestrator.domain.events import Event
 from orchestrator.domain.task import TaskFilter, TaskStatus
 from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping
@@ -19,6 +20,16 @@ from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping
 router = APIRouter(tags=["tasks"])
 
 EVENT_STREAM = "text/event-stream"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description=(
+            "Your own name for this request: sent again with it, the request takes effect once."
+        ),
+    ),
+]
 EVENT_NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -29,19 +40,16 @@ EVENT_NUMBER = re.compile("[0-9]{1,9}")
     responses={200: {"content": {EVENT_STREAM: {}}}},
 )
 async def orchestrate(
-    body: OrchestrateBody, request: Request, services: Use
+    body: OrchestrateBody, request: Request, services: Use, idempotency_key: IdempotencyKey = None
 ) -> Response | TaskBody:
     """Run a task in its repository's container.
 
     Waits for the end and returns the result. With `Accept: text/event-stream` the task's events
-    are streamed as they happen, the result comes last as the event `result`.
+    are streamed as they happen, the result comes last as the event `result`. What the model says
+    comes between them as `text`: see `GET /tasks/{task_id}/events`.
     """
-    if len(body.query) > services.max_query_chars:
-        raise RequestTooLarge(
-            f"The query has {len(body.query):,} characters; at most {services.max_query_chars:,} "
-            "are taken. Give long material as files."
-        )
-    task = await services.submit(body.to_request())
+    require_short(body.query, services)
+    task = await services.submit(body.to_request(idempotency_key or ""))
     headers = {"Location": f"/tasks/{task.id}"}
     if "respond-async" in request.headers.get("prefer", ""):
         accepted = task_body(await services.tasks.get(task.id)).model_dump(mode="json")
@@ -91,10 +99,30 @@ async def follow_task(
     services: Use,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> StreamingResponse:
-    """All events of a task as server-sent events, ending with `finished`."""
+    """All events of a task as server-sent events, ending with `finished`.
+
+    Between them comes what the model says, as it says it, in events `text` of the form `{"task_id",
+    "step", "attempt", "offset", "text"}`. They have no id and are not kept: a reader that is late
+    or slow misses some. `offset` counts the characters (Unicode code points) of this `attempt`
+    that came before; a new `attempt` begins the step's text anew. The event `model` of the same
+    step comes after them and has the whole text. Reasoning is not sent.
+    """
     await services.tasks.get(task_id)
     frames = _events(services, task_id, _event_number(last_event_id))
     return StreamingResponse(with_heartbeats(frames), media_type=EVENT_STREAM, headers=HEADERS)
+
+
+def require_short(query: str, services: Services) -> None:
+    """See that a query is not too long.
+
+    Raises:
+        RequestTooLarge: It is.
+    """
+    if len(query) > services.max_query_chars:
+        raise RequestTooLarge(
+            f"The query has {len(query):,} characters; at most {services.max_query_chars:,} "
+            "are taken. Give long material as files."
+        )
 
 
 def _event_number(last_event_id: str | None) -> int:
@@ -107,8 +135,10 @@ def _event_number(last_event_id: str | None) -> int:
 
 async def _events(services: Services, task_id: str, after: int) -> AsyncIterator[bytes]:
     try:
-        async for event in _followed(services, task_id, after):
-            yield event_frame(event)
+        async with services.live_text.follow(task_id) as reader:
+            events = services.events.follow(task_id, after)
+            async for each in narrated(task_id, events, reader, services.running.stopping):
+                yield each
     except ServiceStopping as stopping:
         yield frame("stopping", {"code": stopping.code, "detail": stopping.detail})
 
@@ -136,6 +166,7 @@ async def _followed(services: Services, task_id: str, after: int) -> AsyncIterat
     """
     stopping = asyncio.create_task(services.running.stopping.wait())
     events = services.events.follow(task_id, after)
+    coming: asyncio.Future[Event | None] | None = None
     try:
         while True:
             coming = asyncio.ensure_future(anext(events, None))
@@ -143,15 +174,12 @@ async def _followed(services: Services, task_id: str, after: int) -> AsyncIterat
             coming.add_done_callback(lambda each: each.cancelled() or each.exception())
             await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
-                coming.cancel()
-                raise ServiceStopping(
-                    "The service is stopping. The task is kept and goes on when the service runs "
-                    f"again: ask for /tasks/{task_id} then.",
-                    task_id=task_id,
-                )
+                raise service_stopping(task_id)
             event = coming.result()
             if event is None:
                 return
             yield event
     finally:
         stopping.cancel()
+        if coming is not None:
+            coming.cancel()

@@ -39,10 +39,10 @@ def compact(messages: Sequence[Message], window: int, reserved: int = 0) -> list
     """The messages, shortened where they would not fit the window.
 
     First the results of older tool calls are dropped, oldest first; then whole older turns give
-    way to one line that names the calls made in them; last, the results of the latest turn are
-    cut. The opening (system and first user message) and the latest turn always stay, so a query
-    that is larger than the window does not fit it afterwards either. Every call keeps its result
-    and every result its call, as the chat protocol demands.
+    way to one line that names the calls made in them, and only what the user said between them
+    stays; last, the results of the latest turn are cut. What users said and the latest turn always
+    stay, so a query that is larger than the window does not fit it afterwards either. Every call
+    keeps its result and every result its call, as the chat protocol demands.
 
     Args:
         messages: The whole conversation.
@@ -93,8 +93,10 @@ def _drop_turns(messages: list[Message], room: int) -> list[Message]:
     opening = messages[: turns[0]]
     shortened = messages
     for start in turns[1:]:
-        note = _omitted(messages[turns[0] : start])
-        shortened = [*opening, note, *messages[start:]]
+        dropped = messages[turns[0] : start]
+        # A task that was continued, or spoken to, has its query of today among older turns.
+        said = [message for message in dropped if message.role is Role.USER]
+        shortened = [*opening, _omitted(dropped), *said, *messages[start:]]
         if estimate_tokens(shortened) <= room:
             break
     # The note may be longer than the turns it stands for.

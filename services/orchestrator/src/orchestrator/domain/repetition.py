@@ -1,7 +1,10 @@
 """Recognise a model that goes round in circles."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from orchestrator.domain.conversation import ToolCall, ToolResult
 
 LONGEST_CYCLE = 3
 
@@ -13,6 +16,12 @@ class CallSeen:
     name: str
     arguments: str
     result: str
+
+
+def call_seen(call: ToolCall, result: ToolResult) -> CallSeen:
+    """A call as it is compared with others; long results are told apart by a digest."""
+    digest = hashlib.sha256(result.text.encode(errors="replace")).hexdigest()
+    return CallSeen(call.name, call.arguments, digest)
 
 
 def repeats(history: Sequence[CallSeen]) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from orchestrator.domain.budget import Budget
-from orchestrator.errors import FileConflict, InvalidRequest
+from orchestrator.errors import FileConflict, InvalidRequest, KeyReused
 
 MAX_NAME_BYTES = 512
 MAX_PART_BYTES = 240  # a file system's 255, less room for what storage adds
@@ -30,7 +30,11 @@ class BudgetRequest:
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A task as it was asked for; a plain string in `files` names a file kept elsewhere."""
+    """A task as it was asked for; a plain string in `files` names a file kept elsewhere.
+
+    With `continue_from`, the id of a task that has ended, it goes on in that one's tree and
+    conversation. `key` is the caller's own name for the request.
+    """
 
     query: str
     repo_urls: tuple[str, ...] = ()
@@ -38,6 +42,26 @@ class TaskRequest:
     files: tuple[InlineFile | str, ...] = ()
     budget: BudgetRequest = BudgetRequest()
     install_dependencies: bool = False
+    continue_from: str | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """A fork as it was asked for; without a query it simply goes on."""
+
+    parent: str
+    step: int
+    query: str = ""
+    budget: BudgetRequest = BudgetRequest()
+    key: str = ""
+
+
+def key_reused() -> KeyReused:
+    """The error for a key that came before with something else."""
+    return KeyReused(
+        "This Idempotency-Key came before with another request: take a new key for each request."
+    )
 
 
 def granted(asked: BudgetRequest, largest: Budget) -> Budget:

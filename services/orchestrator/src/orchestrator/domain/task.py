@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from orchestrator.domain.budget import Budget, StopReason
+from orchestrator.domain.lineage import Lineage
 from orchestrator.domain.workspace import Workspace
 
 
@@ -36,7 +37,11 @@ class StartPoint:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task that was accepted and is about to run."""
+    """A task that was accepted and is about to run.
+
+    `query` is empty for a fork that only goes on. `request_digest` is of the request that made it
+    and came with a key of the caller's, so that another request with that key is noticed.
+    """
 
     id: str
     query: str
@@ -45,6 +50,8 @@ class NewTask:
     files: tuple[InputFile, ...]
     budget: Budget
     install_dependencies: bool = False
+    lineage: Lineage | None = None
+    request_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it is kept; `files` has the names of its files, whose contents are objects."""
+    """A task as it is kept; `files` has the names of its files, whose contents are objects.
+
+    `continued_by` is the id of the task that goes on in its tree.
+    """
 
     id: str
     query: str
@@ -110,6 +120,9 @@ class Task:
     cancel_requested: bool = False
     ending: Ending | None = None
     finished_at: datetime | None = None
+    lineage: Lineage | None = None
+    continued_by: str | None = None
+    request_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

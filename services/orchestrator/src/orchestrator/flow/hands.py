@@ -11,7 +11,7 @@ import structlog
 from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
-from orchestrator.errors import WorkerUnreachable
+from orchestrator.errors import StaleLease, WorkerRefused, WorkerUnreachable
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import Admission, PreparedTask, Progress, Worker
@@ -32,16 +32,25 @@ class Hands:
 
     Args:
         task: The task.
+        generation: Of the lease that the task runs under.
         lease: Brings up containers.
         supply: Makes the task's tree in one.
-        admit: Lets the task out of it.
         prepared: Told each time the tree stands in a container.
+        admit: Lets the task out of it.
     """
 
     def __init__(
-        self, task: NewTask, lease: Lease, supply: Supply, admit: Admit, prepared: Prepared
+        self,
+        task: NewTask,
+        generation: int,
+        lease: Lease,
+        supply: Supply,
+        prepared: Prepared,
+        *,
+        admit: Admit,
     ) -> None:
         self._task = task
+        self._generation = generation
         self._lease = lease
         self._supply = supply
         self._admit = admit
@@ -120,11 +129,20 @@ class Hands:
                 if attempt == REVIVALS:
                     raise
                 log.warning("worker_lost", task=self._task.id, detail=lost.detail)
+            except StaleLease as stale:
+                # What runs in the container could have made the worker say so.
+                await self._lease.confirm(self._task.workspace, self._generation)
+                raise WorkerRefused(
+                    f"The worker of {self._task.workspace.container_name} refuses a lease that is "
+                    "in force. Remove its container with DELETE /containers/"
+                    f"{self._task.workspace.container_name} and send the task again."
+                ) from stale
         raise RuntimeError("the loop returns or raises")
 
     async def _held(self) -> Worker:
         if self._worker is None:
-            leased = await self._holding.enter_async_context(self._lease.hold(self._task.workspace))
+            holding = self._lease.hold(self._task.workspace, self._generation)
+            leased = await self._holding.enter_async_context(holding)
             self._admission = await self._holding.enter_async_context(self._admit(leased.container))
             if self._admission.egress_pass is not None:
                 await leased.worker.let_out(self._task.id, self._admission.egress_pass)

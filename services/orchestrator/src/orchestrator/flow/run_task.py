@@ -2,22 +2,34 @@
 
 import asyncio
 import secrets
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import structlog
 from pydantic import JsonValue
 
 from orchestrator.agent import Agent, AgentLoop, Ledger
 from orchestrator.domain.container import Container
+from orchestrator.domain.conversation import Message
 from orchestrator.domain.events import EventKind, NewEvent
+from orchestrator.domain.steps import CONVERSATION, Inherited
 from orchestrator.domain.task import Ending, NewTask, Patch, Task
-from orchestrator.errors import BerthError, RuntimeFailure, WorkerUnreachable
+from orchestrator.errors import (
+    BerthError,
+    DatabaseUnavailable,
+    RuntimeFailure,
+    StaleLease,
+    WorkerUnreachable,
+)
 from orchestrator.flow.ending import Outcome, answered, cancelled, conclude, failed
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.narration import Narration
+from orchestrator.flow.recall import Recall
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import (
@@ -25,6 +37,7 @@ from orchestrator.ports import (
     Clock,
     Egress,
     EventLog,
+    LiveTextChannel,
     Model,
     PreparedTask,
     Steps,
@@ -35,6 +48,10 @@ from orchestrator.tools.kept_output import KeptOutput
 log = structlog.get_logger(__name__)
 
 KEEP_WORK_SECONDS = 30.0
+LEFT_AS_IT_IS = (StaleLease, DatabaseUnavailable)
+"""What is not the task's fault: it has no ending here."""
+
+UNHEARD = "The task ended before the model heard all messages; a task that continues it hears them."
 PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
@@ -49,9 +66,11 @@ class TaskParts:
     model: Model
     tasks: TaskStore
     events: EventLog
+    live_text: LiveTextChannel
     running: RunningTasks
     clock: Clock
     agent: Agent
+    recall: Recall
     tool_output_chars: int
 
 
@@ -61,6 +80,7 @@ class _Work:
 
     ledger: Ledger
     patch: Patch
+    generation: int | None = None
     answer: str = ""
     notices: dict[str, None] = field(default_factory=dict)
 
@@ -76,32 +96,79 @@ class RunTask:
         self._parts = parts
 
     async def __call__(self, task_id: str, steps: Steps) -> None:
-        """Run the task; every outcome but the process's own end is recorded as its ending."""
-        if self._parts.running.stopping.is_set():
-            raise asyncio.CancelledError  # taken from the queue too late: the next process has it
-        with self._parts.running.entered(task_id):
-            kept = await self._parts.tasks.get(task_id)
-            if kept.ending is None:
-                await self._run(kept, steps)
-            else:
-                await self._close(kept, kept.ending)
+        """Run the task; every outcome is recorded as its ending, except these.
 
-    async def _run(self, kept: Task, steps: Steps) -> None:
-        work = _Work(Ledger(), Patch())
+        Raises:
+            CancelledError: This process is about to end.
+            StaleLease: Another orchestrator goes on with the task, or is to do so.
+            DatabaseUnavailable: Nothing can be recorded; the task is to be begun again later.
+        """
+        running = self._parts.running
+        if running.stopping.is_set():
+            raise asyncio.CancelledError  # taken from the queue too late: the next process has it
+        with running.entered(task_id):
+            try:
+                await self._under_lease(await self._parts.tasks.get(task_id), steps)
+            except asyncio.CancelledError:
+                if running.is_abandoned and not running.stopping.is_set():
+                    raise StaleLease(f"Task {task_id} was abandoned here.") from None
+                raise
+
+    async def _under_lease(self, kept: Task, steps: Steps) -> None:
+        async with AsyncExitStack() as stack:
+            generation = await self._leased(kept, stack)
+            if generation is None:  # cancelled while it waited for its turn: it never ran here
+                await self._finish(kept, _Work(Ledger(), Patch()), cancelled())
+                return
+            try:
+                # Read again, as the holder before us has left it.
+                await self._go_on(await self._parts.tasks.get(kept.id), generation, steps)
+            except StaleLease:
+                for task_id in await self._parts.lease.lost(kept.workspace, generation):
+                    if task_id != kept.id:
+                        self._parts.running.abandon(task_id)
+                raise
+
+    async def _go_on(self, kept: Task, generation: int, steps: Steps) -> None:
+        if kept.ending is None:
+            await self._run(kept, generation, steps)
+        else:
+            await self._close(kept, kept.ending, generation)
+
+    async def _leased(self, kept: Task, stack: AsyncExitStack) -> int | None:
+        """The generation of the lease once it is taken; None if the task was cancelled before."""
+        if kept.cancel_requested and kept.ending is None:
+            return None
         try:
-            await self._work_on(await self._restored(kept), work, steps)
-            outcome = answered(work.answer)
+            taking = self._parts.lease.taken(kept.workspace, kept.id)
+            return await stack.enter_async_context(taking)
         except asyncio.CancelledError:
-            if self._parts.running.stopping.is_set():
-                raise  # the next process goes on with it
+            if self._parts.running.is_leaving:
+                raise
+            _uncancel()
+            return None
+
+    async def _run(self, kept: Task, generation: int, steps: Steps) -> None:
+        work = _Work(Ledger(), Patch(), generation)
+        try:
+            task = await self._restored(kept)
+            recorded, ending = await self._work_on(kept, task, generation, work, steps)
+        except asyncio.CancelledError:
+            if self._parts.running.is_leaving:
+                raise  # another process goes on with it
             _uncancel()
             outcome = cancelled()
+        except LEFT_AS_IT_IS:
+            raise
         except BerthError as error:
             outcome = replace(failed(error), answer=work.answer)
         except Exception as error:
             # A defect of ours must not leave the task running for ever.
             log.exception("task_broke", task=kept.id)
             outcome = failed(_defect(error))
+        else:
+            await self._close(recorded, ending, generation)
+            return
         await self._finish(kept, work, outcome)
 
     async def _restored(self, kept: Task) -> NewTask:
@@ -120,53 +187,95 @@ class RunTask:
             files=await self._parts.inputs.load(kept.id, kept.files),
             budget=kept.budget,
             install_dependencies=kept.install_dependencies,
+            lineage=kept.lineage,
         )
 
-    async def _work_on(self, task: NewTask, work: _Work, steps: Steps) -> None:
+    async def _work_on(
+        self, kept: Task, task: NewTask, generation: int, work: _Work, steps: Steps
+    ) -> tuple[Task, Ending]:
+        """Work until the model has answered everything that was said; returns the ended task."""
+
         def admit(container: Container) -> AbstractAsyncContextManager[Admission]:
-            return self._parts.egress.admit(
-                task.id, container, partial(self._parts.events.append, task.id)
-            )
+            report = partial(self._tell, task.id, generation=generation)
+            return self._parts.egress.admit(task.id, container, report)
 
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
-            await self._tell(task.id, EventKind.CONTAINER, _container(leased), key=attempt)
+            began = NewEvent(EventKind.CONTAINER, 0, _container(leased), attempt)
+            await self._tell(task.id, began, generation)
             dependencies: list[JsonValue] = [*tree.dependencies]
-            await self._tell(
-                task.id, EventKind.PREPARED, {"dependencies": dependencies}, key=attempt
-            )
+            stands = NewEvent(EventKind.PREPARED, 0, {"dependencies": dependencies}, attempt)
+            await self._tell(task.id, stands, generation)
             if task.install_dependencies:
                 work.notices.update(dict.fromkeys(tree.dependencies))
 
         parts = self._parts
-        async with Hands(task, parts.lease, parts.supply, admit, prepared) as hands:
-            try:
-                work.answer = await self._loop(task, work, hands, steps)
-            except BaseException:
-                # If this process ends, the calls go on and the next process hears of them.
-                if not self._parts.running.stopping.is_set():
-                    await self._salvage_patch(task, work, hands)
-                raise
-            await self._keep_patch(work, hands)
+        async with Hands(
+            task, generation, parts.lease, parts.supply, prepared, admit=admit
+        ) as hands:
+            loop = self._loop(task, work, hands, steps)
+            answer = loop.run(task.query, await self._earlier(task, steps))
+            while True:
+                await self._await_answer(task, work, hands, answer)
+                await self._keep_patch(work, hands)
+                ending = self._ending(kept, work, answered(work.answer))
+                # Refused if something was said meanwhile: nobody would hear it any more.
+                recorded = await parts.tasks.finish(
+                    kept.id, ending, generation, heard=work.ledger.heard
+                )
+                if recorded.ending is not None:
+                    return recorded, recorded.ending
+                answer = loop.go_on()
 
-    async def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> str:
+    async def _await_answer(
+        self, task: NewTask, work: _Work, hands: Hands, answer: Coroutine[Any, Any, str]
+    ) -> None:
+        try:
+            work.answer = await answer
+        except LEFT_AS_IT_IS:
+            raise
+        except BaseException:
+            # If the task only leaves us, its calls go on, and the next process hears of them.
+            if not self._parts.running.is_leaving:
+                await self._salvage_patch(task, work, hands)
+            raise
+
+    async def _earlier(self, task: NewTask, steps: Steps) -> Sequence[Message]:
+        """The conversation the task begins with; kept with it, since its parent may go."""
+        lineage = task.lineage
+        if lineage is None:
+            return ()
+
+        async def read() -> Inherited:
+            return Inherited(await self._parts.recall.messages(lineage))
+
+        return (await steps.run(CONVERSATION, Inherited, read)).messages
+
+    def _loop(self, task: NewTask, work: _Work, hands: Hands, steps: Steps) -> AgentLoop:
         parts = self._parts
+        narration = Narration(task.id, work.generation, parts.events, parts.live_text)
+        # Beside the outputs that an earlier task has kept in the tree.
+        prefix = "" if task.lineage is None else f"{task.id}-"
         loop = AgentLoop(
             agent=parts.agent,
             budget=task.budget,
             model=parts.model,
-            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars),
+            toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars, prefix),
             steps=steps,
-            record=lambda event: parts.events.append(task.id, event),
+            record=narration.record,
             clock=parts.clock,
+            say=narration.say,
+            inbox=lambda after: parts.tasks.messages(task.id, after),
         )
         work.ledger = loop.ledger
-        return await loop.run(task.query)
+        return loop
 
     async def _salvage_patch(self, task: NewTask, work: _Work, hands: Hands) -> None:
         """Keep the patch of work that an error ended; that error says more than a lost patch."""
         try:
             await self._keep_patch(work, hands)
+        except LEFT_AS_IT_IS:
+            raise
         except BerthError as failure:
             log.warning("patch_lost", task=task.id, code=failure.code, detail=failure.detail)
             work.notices[PATCH_LOST] = None
@@ -184,35 +293,34 @@ class RunTask:
             ) from None
 
     async def _finish(self, kept: Task, work: _Work, outcome: Outcome) -> None:
+        if await self._parts.tasks.messages(kept.id, work.ledger.heard):
+            work.notices[UNHEARD] = None
+        ending = self._ending(kept, work, outcome)
+        recorded = await self._parts.tasks.finish(kept.id, ending, work.generation)
+        await self._close(recorded, recorded.ending or ending, work.generation)
+
+    def _ending(self, kept: Task, work: _Work, outcome: Outcome) -> Ending:
         seconds = (self._parts.clock.now() - kept.created_at).total_seconds()
         work.ledger.notices.update(work.notices)
-        ending = conclude(outcome, work.ledger, work.patch, seconds)
-        recorded = await self._parts.tasks.finish(kept.id, ending)
-        await self._close(recorded, recorded.ending or ending)
+        return conclude(outcome, work.ledger, work.patch, seconds)
 
-    async def _close(self, task: Task, ending: Ending) -> None:
+    async def _close(self, task: Task, ending: Ending, generation: int | None) -> None:
         """Everything after the ending; done again if a crash fell in the middle of it."""
         await self._parts.inputs.drop(task.id, task.files)
-        if task.workspace.is_scratch:
-            await self._discard(task)
-        await self._tell(task.id, EventKind.FINISHED, _finished(ending), ending.steps, "once")
+        if task.workspace.is_scratch and generation is not None:
+            await self._discard(task, generation)
+        finished = NewEvent(EventKind.FINISHED, ending.steps, _finished(ending), "once")
+        await self._tell(task.id, finished, generation)
 
-    async def _discard(self, task: Task) -> None:
+    async def _discard(self, task: Task, generation: int) -> None:
         """Nobody else can use a scratch workspace: its container goes with its task."""
         try:
-            await self._parts.lease.discard(task.workspace)
+            await self._parts.lease.discard(task.workspace, generation)
         except RuntimeFailure as failure:
             log.warning("scratch_left_behind", task=task.id, code=failure.code)
 
-    async def _tell(
-        self,
-        task_id: str,
-        kind: EventKind,
-        data: dict[str, JsonValue],
-        step: int = 0,
-        key: str = "",
-    ) -> None:
-        await self._parts.events.append(task_id, NewEvent(kind, step, data, key))
+    async def _tell(self, task_id: str, event: NewEvent, generation: int | None) -> None:
+        await self._parts.events.append(task_id, event, generation)
 
 
 def _uncancel() -> None:

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 class RunningTasks:
     """Knows which asyncio task works on which task, so that it can be cancelled.
 
-    There are two cancellations: one task's, which ends it, and the process's own end, after which
-    its tasks go on in the next process.
+    There are three cancellations: one task's, which ends it; the process's own end, after which
+    its tasks go on in the next process; and a task's that another orchestrator goes on with.
+
+    A task may be here twice for a moment: when it is taken over and comes back before its first run
+    has left.
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Task[object]] = {}
+        self._running: dict[str, list[asyncio.Task[object]]] = {}
+        self._abandoned: set[asyncio.Task[object]] = set()
         self._stopping = asyncio.Event()
 
     @property
@@ -27,16 +31,43 @@ class RunningTasks:
         current = asyncio.current_task()
         if current is None:
             raise RuntimeError("tasks run inside asyncio tasks")
-        self._running[task_id] = current
+        runs = self._running.setdefault(task_id, [])
+        runs.append(current)
         try:
             yield
         finally:
-            del self._running[task_id]
+            runs.remove(current)
+            if not runs:
+                del self._running[task_id]
+            self._abandoned.discard(current)
 
     def cancel(self, task_id: str) -> bool:
         """Interrupt one task, which then records its ending; False if it is not at work here."""
-        running = self._running.get(task_id)
-        return running is not None and running.cancel()
+        runs = self._running.get(task_id, ())
+        for run in runs:
+            run.cancel()
+        return bool(runs)
+
+    def abandon(self, task_id: str) -> None:
+        """Interrupt one task where it stands, without an ending: it goes on elsewhere."""
+        for run in self._running.get(task_id, ()):
+            self._abandoned.add(run)
+            run.cancel()
+
+    def abandon_all(self) -> None:
+        """Abandon every task that is here."""
+        for task_id in list(self._running):
+            self.abandon(task_id)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True in a task that was abandoned."""
+        return asyncio.current_task() in self._abandoned
+
+    @property
+    def is_leaving(self) -> bool:
+        """True in a task whose cancellation is no ending: it was abandoned, or we stop."""
+        return self._stopping.is_set() or self.is_abandoned
 
     async def heed(self, cancels: AsyncIterator[str]) -> None:
         """Cancel what is asked for, as long as it runs."""
@@ -46,7 +77,7 @@ class RunningTasks:
     async def stop(self) -> None:
         """Interrupt every task where it stands, without an ending, and wait until all have left."""
         self._stopping.set()
-        running = list(self._running.values())
+        running = [run for runs in self._running.values() for run in runs]
         for each in running:
             each.cancel()
         if running:

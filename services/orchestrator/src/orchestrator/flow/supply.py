@@ -5,17 +5,24 @@ from contextlib import aclosing
 
 from orchestrator.domain.task import NewTask, StartPoint
 from orchestrator.domain.workspace import Repository
+from orchestrator.errors import UnknownRef
+from orchestrator.flow.inherit import Inherit
 from orchestrator.ports import PreparedTask, Repositories, Worker
 
 
 class Supply:
     """Brings a worker's clones up to date and makes the task's tree."""
 
-    def __init__(self, repositories: Repositories) -> None:
+    def __init__(self, repositories: Repositories, inherit: Inherit) -> None:
         self._repositories = repositories
+        self._inherit = inherit
 
     async def __call__(self, task: NewTask, worker: Worker) -> PreparedTask:
-        """Send what the worker lacks, then prepare the tree."""
+        """Send what the worker lacks, then prepare the tree.
+
+        Raises:
+            TreeGone: The task builds on another whose tree the worker has not.
+        """
         if task.start:
             held = {each.name: each.tips for each in await worker.repositories()}
             await asyncio.gather(
@@ -26,6 +33,8 @@ class Supply:
                     )
                 )
             )
+        if task.lineage is not None:
+            return await self._inherit(task, task.lineage, worker)
         return await worker.prepare(
             task.id, task.start, task.files, install=task.install_dependencies
         )
@@ -33,7 +42,12 @@ class Supply:
     async def _send(
         self, repository: Repository, point: StartPoint, have: tuple[str, ...], worker: Worker
     ) -> None:
-        bundle = await self._repositories.bundle(repository.url, point, have)
+        try:
+            bundle = await self._repositories.bundle(repository.url, point, have)
+        except UnknownRef:
+            # The task was accepted by another orchestrator: our own mirror lacks its commit.
+            await self._repositories.start_point(repository.url, repository.name, point.commit)
+            bundle = await self._repositories.bundle(repository.url, point, have)
         if bundle is None:
             return
         async with aclosing(bundle):  # so that git ends at once when we do

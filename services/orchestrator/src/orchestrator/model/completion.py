@@ -9,41 +9,45 @@ SCRIPTED_MARK = "scripted:"
 """How the scripted model marks its answers, in `system_fingerprint`."""
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """A part of what an endpoint sends; it may have more keys than we know."""
+
     model_config = ConfigDict(extra="ignore")
 
 
-class _Function(_Wire):
+class _Function(Wire):
     name: str
     arguments: str = ""
 
 
-class _Call(_Wire):
+class _Call(Wire):
     id: str
     function: _Function
 
 
-class _Message(_Wire):
+class _Message(Wire):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
 
 
-class _Choice(_Wire):
+class _Choice(Wire):
     message: _Message
     finish_reason: str | None = None
 
 
-class _Usage(_Wire):
+class WireUsage(Wire):
+    """The tokens of one request."""
+
     # Less than nothing would widen a task's budget.
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
 
 
-class _Completion(_Wire):
+class _Completion(Wire):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: WireUsage | None = None
     model: str | None = None
     system_fingerprint: str | None = None
 
@@ -61,39 +65,54 @@ def read_turn(body: bytes, url: str) -> ModelTurn:
     try:
         parsed = _Completion.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise _invalid(url, f"{where}: {first['msg']}") from error
+        raise no_completion(url, first_problem(error)) from error
     if not parsed.choices:
-        raise _invalid(url, "it has no choices")
+        raise no_completion(url, "it has no choices")
     return _turn(parsed, parsed.choices[0])
 
 
 def _turn(parsed: _Completion, choice: _Choice) -> ModelTurn:
     said = choice.message
-    usage = parsed.usage or _Usage()
-    fingerprint = parsed.system_fingerprint or ""
     calls = tuple(
         ToolCall(call.id, call.function.name, call.function.arguments)
         for call in said.tool_calls or ()
     )
+    message = Message(
+        Role.ASSISTANT,
+        said.content or "",
+        tool_calls=calls,
+        reasoning=said.reasoning_content or said.reasoning or "",
+    )
     return ModelTurn(
-        message=Message(
-            Role.ASSISTANT,
-            said.content or "",
-            tool_calls=calls,
-            reasoning=said.reasoning_content or said.reasoning or "",
-        ),
-        usage=Usage(usage.prompt_tokens, usage.completion_tokens),
+        message=message,
+        usage=usage_of(parsed.usage),
         finish_reason=choice.finish_reason or "stop",
         model=parsed.model or "",
-        scripted=fingerprint.removeprefix(SCRIPTED_MARK)
-        if fingerprint.startswith(SCRIPTED_MARK)
-        else "",
+        scripted=scripted_play(parsed.system_fingerprint),
     )
 
 
-def _invalid(url: str, why: str) -> ModelResponseInvalid:
+def usage_of(usage: WireUsage | None) -> Usage:
+    """The tokens of one request; none if the endpoint does not count them."""
+    return Usage() if usage is None else Usage(usage.prompt_tokens, usage.completion_tokens)
+
+
+def scripted_play(fingerprint: str | None) -> str:
+    """The play that the scripted model has marked its answer with, empty for a real model."""
+    if fingerprint is None or not fingerprint.startswith(SCRIPTED_MARK):
+        return ""
+    return fingerprint.removeprefix(SCRIPTED_MARK)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where and why something is not what it should be, without its content."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    return f"{where}: {first['msg']}"
+
+
+def no_completion(url: str, why: str) -> ModelResponseInvalid:
+    """The error for an answer that cannot be read."""
     return ModelResponseInvalid(
         f"What {url} answered is not a chat completion: {why[:300]}. Check that GPT_OSS_URL is an "
         "OpenAI-compatible endpoint.",

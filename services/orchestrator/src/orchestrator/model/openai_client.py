@@ -24,10 +24,14 @@ from orchestrator.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from orchestrator.model.completion import read_turn
+from orchestrator.model.answer import LOST, Answer, BrokeOff, Speech
+from orchestrator.model.streamed_turn import StreamFailed
+from orchestrator.ports import OnText
 
 RETRIES = 2
+RETRY_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 120.0
 SHOWN = 300
 NO_KEY = "none"
 SHORTEST_KEY = 8
@@ -71,22 +75,38 @@ def _sendable_key(api_key: str) -> str:
     return key
 
 
+class _Interrupted(Exception):
+    """An answer that broke off or reported that the endpoint failed; asking again may help."""
+
+    def __init__(self, failure: ModelFailure, retries_taken: int) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+        self.retries_taken = retries_taken
+
+
 class OpenAIModel:
-    """`ports.Model` by the `openai` client, which retries lost connections and overload twice.
+    """`ports.Model` by the `openai` client.
+
+    Lost connections and overload are tried again twice, whether they come before the answer or in
+    the middle of it.
 
     Args:
         url: Base address of the endpoint, with or without `/v1`.
         api_key: Sent as a bearer token; never logged.
         model: The model's name at the endpoint.
+        idle_seconds: How long an answer that has begun may be silent.
 
     Raises:
         ConfigurationError: The address or the key cannot be used.
     """
 
-    def __init__(self, url: str, api_key: str, model: str) -> None:
+    def __init__(
+        self, url: str, api_key: str, model: str, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         self._url = endpoint_url(url)
         self._api_key = _sendable_key(api_key)
         self._model = model
+        self._idle_seconds = idle_seconds
         self._client = AsyncOpenAI(
             base_url=self._url,
             api_key=self._api_key,
@@ -95,52 +115,98 @@ class OpenAIModel:
         )
 
     async def complete(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec], timeout_seconds: float
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        timeout_seconds: float,
+        on_text: OnText | None = None,
     ) -> ModelTurn:
         """Ask for the next turn; see `ports.Model.complete`."""
         request: dict[str, Any] = {
             "model": self._model,
             "messages": [_message_to_wire(message) for message in messages],
+            "stream_options": {"include_usage": True},
         }
         if tools:
             request["tools"] = [_tool_to_wire(tool) for tool in tools]
         try:
             async with asyncio.timeout(timeout_seconds):
-                # The raw answer: the client's own reading of it takes any shape for a completion.
-                answer = await self._client.chat.completions.with_raw_response.create(
-                    **request, timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS)
-                )
+                return await self._ask(request, on_text)
         except TimeoutError as error:
             raise ModelTimeout(
                 f"The model at {self._url} did not answer within {timeout_seconds:.3g} s. "
                 "Give the task more seconds, or check the endpoint's load.",
                 url=self._url,
             ) from error
+
+    async def _ask(self, request: dict[str, Any], on_text: OnText | None) -> ModelTurn:
+        taken = 0
+        while True:
+            try:
+                return await self._try(request, RETRIES - taken, Speech(on_text))
+            except _Interrupted as interrupted:
+                taken += interrupted.retries_taken + 1
+                if taken > RETRIES:
+                    raise interrupted.failure from interrupted.__cause__
+            await asyncio.sleep(RETRY_SECONDS * taken)
+
+    async def _try(self, request: dict[str, Any], retries: int, speech: Speech) -> ModelTurn:
+        """Ask until an answer begins, and read it."""
+        client = self._client.with_options(max_retries=retries)
+        taken = 0
+        try:
+            # The raw answer: the client's own reading of it takes any shape for a completion.
+            async with client.chat.completions.with_streaming_response.create(
+                **request, stream=True, timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS)
+            ) as response:
+                taken = response.retries_taken
+                answer = Answer(
+                    response.iter_bytes(),
+                    media_type=response.headers.get("content-type", "").partition(";")[0].strip(),
+                    url=self._url,
+                    idle_seconds=self._idle_seconds,
+                )
+                return await answer.read(speech)
+        except StreamFailed as failed:
+            failure = self._reported(failed)
+            if isinstance(failure, ModelUnavailable):
+                raise _Interrupted(failure, taken) from None
+            raise failure from None
+        except BrokeOff as error:
+            raise _Interrupted(self._unreachable(), taken) from error
         except APIStatusError as error:
             # Without its cause, which may quote our key in a log.
-            raise self._refusal(error) from None
+            raise self._refusal(error.status_code, error.message) from None
         except APIError as error:
             # Its kind APITimeoutError is meant too: only connecting has a limit of its own.
-            raise ModelUnavailable(
-                f"The model endpoint {self._url} cannot be reached or hung up. Check GPT_OSS_URL "
-                "and that the model service runs.",
-                url=self._url,
-            ) from error
+            raise self._unreachable() from error
         except aiohttp.ClientError as error:
             # The client translates all others.
             raise ModelResponseInvalid(
                 f"What listens at {self._url} does not speak HTTP. Check GPT_OSS_URL.",
                 url=self._url,
             ) from error
-        return read_turn(answer.content, self._url)
+        except LOST as error:
+            # Lost in the middle of a refusal's body.
+            raise self._unreachable() from error
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
-    def _refusal(self, error: APIStatusError) -> ModelFailure:
-        status = error.status_code
-        said = self._without_key(error.message)[:SHOWN]
+    def _unreachable(self) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"The model endpoint {self._url} cannot be reached or hung up. Check GPT_OSS_URL "
+            "and that the model service runs.",
+            url=self._url,
+        )
+
+    def _reported(self, failed: StreamFailed) -> ModelFailure:
+        """An error that came inside a stream; without a status it is the endpoint's own."""
+        return self._refusal(failed.status or SERVER_ERRORS, failed.said)
+
+    def _refusal(self, status: int, message: str) -> ModelFailure:
+        said = self._without_key(message)[:SHOWN]
         if status < CLIENT_ERRORS:
             return ModelUnavailable(
                 f"The model endpoint {self._url} sends its callers elsewhere (HTTP {status}), "

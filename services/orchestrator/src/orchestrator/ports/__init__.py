@@ -7,8 +7,10 @@ Only `main` names implementations.
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.egress import Admission, Egress, Report
+from orchestrator.ports.fleet import Executors, Leases
+from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
-from orchestrator.ports.model import Model
+from orchestrator.ports.model import Model, OnText
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
@@ -28,10 +30,15 @@ __all__ = [
     "Egress",
     "Engine",
     "EventLog",
+    "Executors",
     "HeldRepository",
+    "Leases",
+    "LiveTextChannel",
+    "LiveTextReader",
     "Model",
     "ObjectInfo",
     "ObjectStore",
+    "OnText",
     "PreparedTask",
     "Progress",
     "Report",

@@ -86,6 +86,40 @@ class Worker(Protocol):
         """Give a task, which need not be prepared yet, what its programs need to get out."""
         ...
 
+    async def continue_tree(
+        self, task_id: str, earlier: str, files: Sequence[InputFile]
+    ) -> PreparedTask:
+        """Have a task go on in the tree of one that has ended, with more files in it.
+
+        Raises:
+            TreeGone: The worker has no tree of the earlier task.
+        """
+        ...
+
+    async def fork_tree(self, task_id: str, parent: str, step: int) -> PreparedTask:
+        """Make a task's tree from what the parent's was after a step.
+
+        Raises:
+            TreeGone: The worker has no tree of the parent.
+        """
+        ...
+
+    async def require_tree(self, task_id: str) -> None:
+        """See that the worker has the tree of a task.
+
+        Raises:
+            TreeGone: It has not.
+        """
+        ...
+
+    async def difference(self, task_id: str, start: int, end: int | None) -> Patch:
+        """The patch between the trees after two steps; None stands for the newest checkpoint.
+
+        Raises:
+            TreeGone: The worker has no tree of the task.
+        """
+        ...
+
     async def patch(self, task_id: str) -> Patch:
         """What the task's trees differ in from their start commits, now."""
         ...
@@ -110,10 +144,14 @@ class Worker(Protocol):
 class Workers(Protocol):
     """Connects to workers."""
 
-    async def connect(self, container: Container, key: str) -> Worker:
+    async def connect(self, container: Container, key: str, generation: int = 0) -> Worker:
         """Claim the worker of a running container with our key, or prove that it is claimed so.
 
+        All requests carry the generation of our lease. Once the worker has seen a higher one it
+        refuses them, as `StaleLease`; 0 is for work outside of any lease.
+
         Raises:
+            StaleLease: The worker has seen a higher generation.
             WorkerRefused: It is claimed with another key.
             WorkerUnreachable: It does not answer.
         """

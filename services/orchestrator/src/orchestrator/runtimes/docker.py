@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -173,9 +174,12 @@ class DockerRuntime:
         wanted = self._fingerprint(spec, image)
         how = decide_reuse(found, wanted)
         if found is not None and how is Reuse.REUSE:
-            if await is_responsive(found.endpoint, self._start_timeout_seconds):
+            alive = partial(self._is_running, spec.name)
+            if await is_responsive(found.endpoint, self._start_timeout_seconds, alive):
                 return found
-            how = Reuse.RECREATE  # runs but hangs
+            how = decide_reuse(await self.poll(spec.name), wanted)
+            if how is Reuse.REUSE:
+                how = Reuse.RECREATE  # runs but hangs
         birth = uuid.uuid4().hex
         try:
             async with self._starts:
@@ -228,16 +232,16 @@ class DockerRuntime:
             hosts=self._sockets.write("hosts", HOSTS),
         )
 
-    async def _wait(self, name: str) -> Container:
-        async def is_alive() -> bool:
-            now = await self.poll(name)
-            return now is not None and now.state is ContainerState.RUNNING
+    async def _is_running(self, name: str) -> bool:
+        now = await self.poll(name)
+        return now is not None and now.state is ContainerState.RUNNING
 
+    async def _wait(self, name: str) -> Container:
         found = await self.poll(name)  # a published port is known only now
         readiness = Readiness.ENDED
         if found is not None:
             readiness = await wait_until_healthy(
-                found.endpoint, self._start_timeout_seconds, is_alive
+                found.endpoint, self._start_timeout_seconds, partial(self._is_running, name)
             )
         if found is None or readiness is not Readiness.READY:
             log = await self._objects.tail(self._deployment.qualify(name), FAILURE_LOG_LINES)
@@ -266,6 +270,8 @@ class DockerRuntime:
             cpus=spec.limits.cpus,
             pids=spec.limits.pids,
             transport=self._transport,
+            # A container of another orchestrator has its socket where we do not look for it.
+            sockets=None if self._transport is Transport.TCP else str(self._sockets.root),
             version=version("berth"),
         )
 

@@ -36,12 +36,13 @@ async def is_healthy(endpoint: Endpoint, timeout_seconds: float = PROBE_SECONDS)
         return False
 
 
-async def is_responsive(endpoint: Endpoint, timeout_seconds: float) -> bool:
-    """True if a worker that was ready before still answers, now or a little later."""
+async def is_responsive(
+    endpoint: Endpoint, timeout_seconds: float, is_alive: Callable[[], Awaitable[bool]]
+) -> bool:
+    """True if a worker that was ready before still answers, now or a little later.
 
-    async def is_alive() -> bool:
-        return True
-
+    One that has died is not waited for: `is_alive` says so, as in `wait_until_healthy`.
+    """
     seconds = min(timeout_seconds, HANG_SECONDS)
     return await wait_until_healthy(endpoint, seconds, is_alive) is Readiness.READY
 

@@ -44,6 +44,7 @@ from orchestrator.runtimes.system_tree import write_made_files
 NAME = "sandbox"
 FAILURE_LOG_LINES = 20
 STOP_SECONDS = 2.0
+PARALLEL_STARTS = 4  # more at once only slow each other down, past the time a start may take
 ALWAYS_ENFORCED = ("files", "processes", "network", "user", "capabilities", "open files")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -87,6 +88,7 @@ class SandboxRuntime:
         self._code: list[str] = []
         self._preparing = asyncio.Lock()
         self._locks = NamedLocks()
+        self._starts = asyncio.Semaphore(PARALLEL_STARTS)
 
     async def ensure(self, spec: ContainerSpec) -> Container:
         """See `ports.Runtime.ensure`."""
@@ -96,9 +98,12 @@ class SandboxRuntime:
             found = self._look(spec.name)
             how = decide_reuse(found, wanted)
             if found is not None and how is Reuse.REUSE:
-                if await is_responsive(found.endpoint, self._start_timeout_seconds):
+                if await self._is_responsive(spec.name, found):
                     return found
-                how = Reuse.RECREATE  # runs but hangs
+                found = self._look(spec.name)
+                how = decide_reuse(found, wanted)
+                if how is Reuse.REUSE:
+                    how = Reuse.RECREATE  # runs but hangs
             await self._end(spec.name, grace_seconds=0)
             keep_birth = found is not None and how is Reuse.START
             record = SandboxRecord(
@@ -109,7 +114,8 @@ class SandboxRuntime:
                 pid=0,
                 started=0,
             )
-            await self._start(spec, record, launcher, controllers)
+            async with self._starts:
+                await self._start(spec, record, launcher, controllers)
             return self._container(spec.name, record, ContainerState.RUNNING, how)
 
     async def poll(self, name: str) -> Container | None:
@@ -234,6 +240,13 @@ class SandboxRuntime:
         if readiness is not Readiness.READY:
             log = await self._clear_failed(spec.name, is_new=is_new)
             raise start_failure(spec.name, readiness, self._start_timeout_seconds, log)
+
+    async def _is_responsive(self, name: str, found: Container) -> bool:
+        async def is_alive() -> bool:
+            now = self._look(name)
+            return now is not None and now.state is ContainerState.RUNNING
+
+        return await is_responsive(found.endpoint, self._start_timeout_seconds, is_alive)
 
     async def _wait(self, name: str, process: Process | None) -> Readiness:
         if process is None:

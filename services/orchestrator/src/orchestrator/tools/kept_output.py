@@ -25,13 +25,17 @@ class KeptOutput:
         keeper: Keeps the whole results in the task's tree; the task's worker.
         task_id: The task.
         limit: Most characters of a result that the model gets.
+        prefix: What the names of kept files begin with.
     """
 
-    def __init__(self, inner: Toolbox, keeper: OutputKeeper, task_id: str, limit: int) -> None:
+    def __init__(
+        self, inner: Toolbox, keeper: OutputKeeper, task_id: str, limit: int, prefix: str = ""
+    ) -> None:
         self._inner = inner
         self._keeper = keeper
         self._task_id = task_id
         self._limit = limit
+        self._prefix = prefix
 
     async def tools(self) -> Sequence[ToolSpec]:
         """The inner toolbox's tools."""
@@ -49,6 +53,6 @@ class KeptOutput:
         result = await self._inner.call(name, arguments, key=key, progress=progress)
         if len(result.text) <= self._limit:
             return result
-        file = f"{key.zfill(4)}-{name}.txt"
+        file = f"{self._prefix}{key.zfill(4)}-{name}.txt"
         path = await self._keeper.keep_output(self._task_id, file, result.text)
         return replace(result, text=excerpt(result.text, self._limit, f"the whole is in {path}"))

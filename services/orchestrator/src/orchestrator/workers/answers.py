@@ -58,6 +58,7 @@ class Refusal(Answer):
     """Why a request was refused."""
 
     detail: str
+    code: str = ""
 
 
 def read_answer(kind: type[A], body: bytes) -> A | None:

@@ -11,7 +11,7 @@ import httpx2
 from orchestrator.domain.container import Container
 from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import InputFile, Patch, StartPoint
-from orchestrator.errors import WorkerRefused, WorkerUnreachable
+from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import HeldRepository, PreparedTask, Toolbox
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import (
@@ -28,18 +28,21 @@ from orchestrator.workers.answers import (
 CONNECT_SECONDS = 5.0
 # Installing dependencies and unpacking a large repository take their time.
 ANSWER_SECONDS = 1_800.0
+GENERATION_HEADER = "Berth-Generation"
 MAX_CONNECTIONS = 64
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_PATCH_ANSWER_BYTES = 512 * 2**20
+UNKNOWN_TASK = "unknown_task"
+"""The code of a worker that has no tree of a task."""
 A = TypeVar("A", bound=Answer)
 
 
 class HttpWorkers:
     """`ports.Workers` over a unix socket or TCP."""
 
-    async def connect(self, container: Container, key: str) -> "HttpWorker":
+    async def connect(self, container: Container, key: str, generation: int = 0) -> "HttpWorker":
         """Claim the worker with our key; see `ports.Workers.connect`."""
-        worker = HttpWorker(container, key)
+        worker = HttpWorker(container, key, generation)
         try:
             await worker.claim()
         except BaseException:
@@ -51,13 +54,13 @@ class HttpWorkers:
 class HttpWorker:
     """`ports.Worker`: one connection pool to one worker."""
 
-    def __init__(self, container: Container, key: str) -> None:
+    def __init__(self, container: Container, key: str, generation: int = 0) -> None:
         self._container = container
         self._key = key
         self._http = httpx2.AsyncClient(
             transport=_transport(container),
             base_url=container.endpoint.url,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {key}", GENERATION_HEADER: str(generation)},
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
         )
 
@@ -65,6 +68,7 @@ class HttpWorker:
         """Make the worker ours.
 
         Raises:
+            StaleLease: It has seen a higher generation of the lease.
             WorkerRefused: It is claimed with another key.
             WorkerUnreachable: It does not answer.
         """
@@ -92,10 +96,7 @@ class HttpWorker:
         body = {
             "task": task_id,
             "start": [{"name": point.name, "commit": point.commit} for point in start],
-            "files": [
-                {"name": file.name, "content": base64.b64encode(file.content).decode()}
-                for file in files
-            ],
+            "files": _files(files),
             "install": install,
         }
         answer = await self._ask(Prepared, "POST", "/prepare", json=body)
@@ -109,6 +110,31 @@ class HttpWorker:
             "variables": dict(egress_pass.variables),
         }
         await self._ask(Done, "PUT", f"{_of_task(task_id)}/pass", json=body)
+
+    async def continue_tree(
+        self, task_id: str, earlier: str, files: Sequence[InputFile]
+    ) -> PreparedTask:
+        """Have a task go on in the tree of one that has ended."""
+        body = {"task": task_id, "earlier": earlier, "files": _files(files)}
+        await self._ask(Done, "POST", "/continue", json=body)
+        return PreparedTask(())
+
+    async def fork_tree(self, task_id: str, parent: str, step: int) -> PreparedTask:
+        """Make a task's tree from another's checkpoint."""
+        body = {"task": task_id, "parent": parent, "step": step}
+        await self._ask(Done, "POST", "/fork", json=body)
+        return PreparedTask(())
+
+    async def require_tree(self, task_id: str) -> None:
+        """See that the worker has the tree of a task."""
+        await self._ask(Done, "GET", _of_task(task_id))
+
+    async def difference(self, task_id: str, start: int, end: int | None) -> Patch:
+        """The patch between the trees after two steps."""
+        params = {"from": str(start)} | ({} if end is None else {"to": str(end)})
+        path = f"{_of_task(task_id)}/diff"
+        answer = await self._ask(Changes, "GET", path, params=params, limit=MAX_PATCH_ANSWER_BYTES)
+        return Patch(answer.diff, tuple(answer.changed_files), tuple(answer.left_out))
 
     async def patch(self, task_id: str) -> Patch:
         """What the task changed so far."""
@@ -165,6 +191,12 @@ class HttpWorker:
             )
         if response.is_error:
             refusal = read_answer(Refusal, body)
+            if refusal and refusal.code == StaleLease.code:
+                raise StaleLease(
+                    f"The worker of {name} refused us: {refusal.detail}.", container=name
+                )
+            if refusal is not None and refusal.code == UNKNOWN_TASK:
+                raise tree_gone(name)
             why = refusal.detail if refusal else f"HTTP {response.status_code}"
             raise WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
         answer = read_answer(kind, body)
@@ -174,6 +206,21 @@ class HttpWorker:
                 container=name,
             )
         return answer
+
+
+def tree_gone(container: str) -> TreeGone:
+    """The error for a task of whose tree the worker knows nothing."""
+    return TreeGone(
+        f"The tree of this task is no longer in {container}: its container was removed since. "
+        "Its record and its patch are kept; begin a new task with the patch as a file.",
+        container=container,
+    )
+
+
+def _files(files: Sequence[InputFile]) -> list[dict[str, str]]:
+    return [
+        {"name": file.name, "content": base64.b64encode(file.content).decode()} for file in files
+    ]
 
 
 async def _read(response: httpx2.Response, limit: int) -> bytes | None:

@@ -10,8 +10,20 @@ At the end close in reverse: `events.close()`, `database.close()`, the embedded 
 
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres
 from orchestrator.storage.postgres.events import PostgresEventLog
+from orchestrator.storage.postgres.executors import PostgresExecutors
+from orchestrator.storage.postgres.leases import PostgresLeases
+from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
 
-__all__ = ["Database", "EmbeddedPostgres", "PostgresEventLog", "PostgresTaskStore", "migrate"]
+__all__ = [
+    "Database",
+    "EmbeddedPostgres",
+    "PostgresEventLog",
+    "PostgresExecutors",
+    "PostgresLeases",
+    "PostgresLiveText",
+    "PostgresTaskStore",
+    "migrate",
+]

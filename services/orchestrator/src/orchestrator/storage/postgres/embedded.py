@@ -37,7 +37,8 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _START_SECONDS = 60.0  # crash recovery of a busy database takes its time
 _GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.005
-# Waits before the restarts of a server that keeps ending; past the last one we give up.
+# Waits before the restarts of a server that keeps ending. The last one is kept for good: what ends
+# it, above all a full disk, may be mended while we run.
 _RESTART_DELAYS = (0.0, 0.2, 1.0, 5.0, 15.0)
 _RESTART_WINDOW_SECONDS = 60.0
 _STATUS_LINES = 8
@@ -133,17 +134,14 @@ class EmbeddedPostgres:
         return [server, "-D", str(self._cluster.data), "-k", str(socket_directory), *options]
 
     async def _watch(self, account: Account, command: list[str]) -> None:
-        """Start the server again when it ends unasked; give up when that keeps happening."""
+        """Start the server again when it ends unasked, with pauses when that keeps happening."""
         loop = asyncio.get_running_loop()
         restarts: list[float] = []
         while self._process is not None:
             code = await self._process.wait()
             now = loop.time()
             restarts = [at for at in restarts if now - at < _RESTART_WINDOW_SECONDS]
-            if len(restarts) >= len(_RESTART_DELAYS):
-                structlog.get_logger().error("postgres.gave_up", exit_code=code)
-                return
-            await asyncio.sleep(_RESTART_DELAYS[len(restarts)])
+            await asyncio.sleep(_RESTART_DELAYS[min(len(restarts), len(_RESTART_DELAYS) - 1)])
             restarts.append(now)
             structlog.get_logger().warning("postgres.restarting", exit_code=code)
             try:

@@ -11,7 +11,8 @@ from orchestrator.storage.postgres.notifications import Notifications
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import event_from
-from orchestrator.storage.postgres.tasks import unknown_task
+from orchestrator.storage.postgres.shared_reads import SharedReads
+from orchestrator.storage.postgres.tasks import require_lease, unknown_task
 from orchestrator.storage.postgres.text import storable_text
 
 _BATCH = 100
@@ -29,8 +30,14 @@ class PostgresEventLog:
         self._database = database
         self._queries = load_queries()
         self._notifications = Notifications(database)
+        self._reads = SharedReads(self._read)
 
-    async def append(self, task_id: str, event: NewEvent) -> Event:
+    @property
+    def notifications(self) -> Notifications:
+        """What brings the news of events."""
+        return self._notifications
+
+    async def append(self, task_id: str, event: NewEvent, generation: int | None = None) -> Event:
         """Record an event under the task's next number and wake its readers.
 
         It is recorded once even if the connection breaks on the way. One with a key that is
@@ -38,15 +45,18 @@ class PostgresEventLog:
 
         Raises:
             TaskNotFound: No task has this id.
+            StaleLease: The lease is not of this generation any more; nothing is recorded.
             StorageFailure: The task's `finished` event is recorded already.
         """
         task_id = storable_text(task_id)
         append_id = _append_id(task_id, event)
-        values = (task_id, event.kind.value, event.step, event.data, append_id)
+        values = (task_id, event.kind.value, event.step, event.data, append_id, generation)
         try:
             row = await self._database.row(self._queries.append_event, *values)
         except asyncpg.UniqueViolationError:
             row = None
+        if row is None and generation is not None:
+            await require_lease(self._database, task_id, generation)
         # No row, or one too many: an earlier try may have succeeded and lost only its answer.
         row = row or await self._database.row(self._queries.find_append, task_id, append_id)
         if row is None:
@@ -67,27 +77,39 @@ class PostgresEventLog:
         """
         task_id = storable_text(task_id)
         async with self._notifications.wakeups(task_id) as wakeup:
-            last = after
+            last, unsure, known = after, True, False
             while True:
-                wakeup.clear()
-                rows = await self._database.rows(self._queries.read_events, task_id, last, _BATCH)
-                for row in rows:
-                    event = event_from(row)
+                unsure = wakeup.clear() or unsure
+                if not unsure and wakeup.newest <= last:
+                    await wakeup.wait()
+                    continue
+                # All readers of a task are woken at once and share one query.
+                events, fresh = await self._reads.get((task_id, last))
+                for event in events:
                     last = event.number
                     yield event
                     if event.kind is EventKind.FINISHED:
                         return
-                if rows:
+                if not fresh or len(events) == _BATCH:
                     continue
-                last_event, closed = await self._progress(task_id)
-                if closed and last_event <= last:
-                    return
-                if last_event <= last:
-                    await wakeup.wait()
+                unsure = False
+                if events:
+                    continue
+                if not known:
+                    last_event, closed = await self._progress(task_id)
+                    if closed and last_event <= last:
+                        return
+                    known = True
+                await wakeup.wait()
 
     async def close(self) -> None:
         """Let go of the connection that brings the news."""
         await self._notifications.close()
+
+    async def _read(self, place: tuple[str, int]) -> list[Event]:
+        """The events of a task after a number, at most `_BATCH`."""
+        rows = await self._database.rows(self._queries.read_events, *place, _BATCH)
+        return [event_from(row) for row in rows]
 
     async def _progress(self, task_id: str) -> tuple[int, bool]:
         row = await self._database.row(self._queries.read_progress, task_id)

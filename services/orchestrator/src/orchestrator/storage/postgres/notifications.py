@@ -1,7 +1,7 @@
-"""Wakes the readers of events: one LISTEN connection for the whole process."""
+"""Wakes the readers of events, and brings live text: one LISTEN connection for the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -27,16 +27,31 @@ class Wakeup:
     def __init__(self) -> None:
         self._flag = asyncio.Event()
         self._failure: DatabaseUnavailable | None = None
+        self._missed = False
+        self.newest = 0
+        """The highest number of an event that was told of."""
+
+    def tell(self, number: int) -> None:
+        """Wake the reader for an event."""
+        self.newest = max(self.newest, number)
+        self._flag.set()
 
     def set(self, failure: DatabaseUnavailable | None = None) -> None:
-        """Wake the reader, with an error if there is no hope of news."""
+        """Wake the reader since events may have been missed, or with an error if all will be."""
+        self._missed = True
         self._failure = failure
         self._flag.set()
 
-    def clear(self) -> None:
-        """Forget earlier news, since the reader is about to look; an error stays."""
+    def clear(self) -> bool:
+        """Forget earlier news, since the reader is about to look; an error stays.
+
+        Returns:
+            Whether there may be events that were not told of.
+        """
+        missed, self._missed = self._missed, False
         if self._failure is None:
             self._flag.clear()
+        return missed
 
     async def wait(self) -> None:
         """Wait for news since the last `clear`.
@@ -61,6 +76,16 @@ class Notifications:
         self._readers: dict[str, set[Wakeup]] = {}
         self._listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._others: dict[str, Callable[[str], None]] = {}
+
+    def hear(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Listen on another channel too, on the same connection, so that the order is kept.
+
+        Args:
+            channel: Its name.
+            heard: Gets each payload; it must neither wait nor raise.
+        """
+        self._others[channel] = heard
 
     @asynccontextmanager
     async def wakeups(self, task_id: str) -> AsyncIterator[Wakeup]:
@@ -124,6 +149,8 @@ class Notifications:
         connection.add_termination_listener(lambda _connection: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._on_notification)
+            for channel in self._others:
+                await connection.add_listener(channel, self._on_other)
             self._listening.set()
             self._wake_all()
             while not lost.is_set():
@@ -138,9 +165,12 @@ class Notifications:
     def _on_notification(
         self, _connection: object, _pid: int, _channel: str, payload: object
     ) -> None:
-        task_id, _, _number = str(payload).rpartition(":")
+        task_id, _, number = str(payload).rpartition(":")
         for wakeup in self._readers.get(task_id, ()):
-            wakeup.set()
+            wakeup.tell(int(number))
+
+    def _on_other(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        self._others[channel](str(payload))
 
     def _wake_all(self, failure: DatabaseUnavailable | None = None) -> None:
         for readers in self._readers.values():

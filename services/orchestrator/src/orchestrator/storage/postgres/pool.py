@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Self
 
 import asyncpg
@@ -16,6 +17,8 @@ POOL_SIZE = 10
 
 # A Postgres that restarts is back within these; a longer outage is reported.
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+# A task can wait where a caller cannot: half an hour, and then it is left to the next start.
+PATIENT_DELAYS = (*RETRY_DELAYS, *(2.0,) * 900)
 
 DriverError = (
     OSError,
@@ -49,9 +52,15 @@ def is_connection_lost(error: Exception) -> bool:
 class Database:
     """A pool of connections to one Postgres; `open` makes it."""
 
-    def __init__(self, pool: asyncpg.Pool, address: DatabaseAddress) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        address: DatabaseAddress,
+        delays: Sequence[float] = RETRY_DELAYS,
+    ) -> None:
         self._pool = pool
         self._address = address
+        self._delays = delays
 
     @classmethod
     async def open(cls, url: str, *, max_size: int = POOL_SIZE) -> Self:
@@ -76,6 +85,10 @@ class Database:
             raise unavailable(address, error) from error
         return cls(pool, address)
 
+    def patient(self) -> Self:
+        """The same pool for those who would rather wait out an outage than be told of it."""
+        return type(self)(self._pool, self._address, PATIENT_DELAYS)
+
     @property
     def address(self) -> DatabaseAddress:
         """Where this Postgres is."""
@@ -90,7 +103,7 @@ class Database:
         Raises:
             DatabaseUnavailable: Postgres did not answer, or not in time.
         """
-        for delay in RETRY_DELAYS:
+        for delay in self._delays:
             try:
                 return await self._once(sql, arguments)
             except DriverError as error:

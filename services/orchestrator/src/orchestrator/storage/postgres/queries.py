@@ -22,10 +22,24 @@ class Queries:
     unfinished_tasks: str
     request_cancel: str
     requested_cancels: str
+    add_message: str
+    read_messages: str
+    last_step: str
     append_event: str
     find_append: str
     read_events: str
     read_progress: str
+    notify_text: str
+    task_lease: str
+    register_executor: str
+    beat: str
+    bury_executors: str
+    known_executors: str
+    resign_executor: str
+    acquire_lease: str
+    release_lease: str
+    read_lease: str
+    held_leases: str
 
 
 @cache

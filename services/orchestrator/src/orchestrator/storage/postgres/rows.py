@@ -5,6 +5,7 @@ from pydantic import JsonValue
 
 from orchestrator.domain.budget import Budget, StopReason
 from orchestrator.domain.events import Event, EventKind
+from orchestrator.domain.lineage import Lineage, Relation
 from orchestrator.domain.repository import RepositoryUrl
 from orchestrator.domain.task import (
     Ending,
@@ -51,6 +52,8 @@ def task_values(task: NewTask, runtime: str) -> tuple[object, ...]:
         task.budget.max_seconds,
         [storable_text(file.name) for file in task.files],
         task.install_dependencies,
+        *_lineage_values(task.lineage),
+        task.request_digest,
     )
 
 
@@ -94,6 +97,9 @@ def task_from(row: asyncpg.Record) -> Task:
         cancel_requested=row["cancel_requested_at"] is not None,
         ending=_ending(row) if row["finished_at"] else None,
         finished_at=row["finished_at"],
+        lineage=_lineage(row),
+        continued_by=row["continued_by"],
+        request_digest=row["request_digest"],
     )
 
 
@@ -126,6 +132,18 @@ def _repositories(row: asyncpg.Record) -> tuple[Repository, ...]:
         )
         for item in row["repositories"]
     )
+
+
+def _lineage_values(lineage: Lineage | None) -> tuple[str | None, str | None, int | None]:
+    if lineage is None:
+        return None, None, None
+    return lineage.parent, lineage.relation.value, lineage.step
+
+
+def _lineage(row: asyncpg.Record) -> Lineage | None:
+    if row["parent_id"] is None:
+        return None
+    return Lineage(row["parent_id"], Relation(row["relation"]), row["parent_step"])
 
 
 def _ending(row: asyncpg.Record) -> Ending:

@@ -3,9 +3,14 @@
 import secrets
 from collections.abc import Sequence
 
+import asyncpg
+
+from orchestrator.domain.lineage import continued
+from orchestrator.domain.request import key_reused
+from orchestrator.domain.steps import UserMessage
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
-from orchestrator.errors import TaskNotFound
+from orchestrator.errors import StaleLease, TaskNotFound
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.queries import load_queries
 from orchestrator.storage.postgres.rows import (
@@ -34,21 +39,72 @@ class PostgresTaskStore:
         """Record a task as running, and its workspace as used.
 
         Adding a task that is recorded already changes nothing and returns it as it is.
+
+        Raises:
+            TaskContinued: It is to continue a task that another continues.
         """
         await self.worker_key(task.workspace)
-        await self._database.rows(self._queries.add_task, *task_values(task, runtime))
+        try:
+            await self._database.rows(self._queries.add_task, *task_values(task, runtime))
+        except asyncpg.UniqueViolationError:
+            # Of its own id the statement makes nothing; the one other rule is on continuations.
+            parent = await self.get(task.lineage.parent if task.lineage else task.id)
+            raise continued(parent.id, str(parent.continued_by)) from None
         return await self.get(task.id)
 
-    async def finish(self, task_id: str, ending: Ending) -> Task:
+    async def finish(
+        self,
+        task_id: str,
+        ending: Ending,
+        generation: int | None = None,
+        heard: int | None = None,
+    ) -> Task:
         """Record how a task ended; the first ending counts, later ones change nothing.
+
+        With `heard`, a task that was sent a message after that number stays without an ending.
 
         Raises:
             TaskNotFound: No task has this id.
+            StaleLease: The lease is not of this generation any more; nothing is recorded.
         """
-        await self._database.rows(
-            self._queries.finish_task, storable_text(task_id), *ending_values(ending)
-        )
+        values = (storable_text(task_id), *ending_values(ending), generation, heard)
+        await self._database.rows(self._queries.finish_task, *values)
+        if generation is not None:
+            await require_lease(self._database, storable_text(task_id), generation)
         return await self.get(task_id)
+
+    async def say(self, task_id: str, text: str, key: str = "") -> UserMessage | None:
+        """Record what a user says to a task; None if that has ended.
+
+        Raises:
+            TaskNotFound: No task has this id.
+            KeyReused: The key came before, with another text.
+        """
+        text, task_id = storable_text(text), storable_text(task_id)
+        values = (task_id, text, storable_text(key) or secrets.token_hex(16))
+        try:
+            row = await self._database.row(self._queries.add_message, *values)
+        except asyncpg.UniqueViolationError:
+            # Sent twice at once; the other is recorded by now.
+            row = await self._database.row(self._queries.add_message, *values)
+        if row is None:
+            await self.get(task_id)
+            return None
+        if row["text"] != text:
+            raise key_reused()
+        return UserMessage(row["number"], row["text"])
+
+    async def messages(self, task_id: str, after: int = 0) -> Sequence[UserMessage]:
+        """What was said to a task after the message of a number, in order."""
+        rows = await self._database.rows(self._queries.read_messages, storable_text(task_id), after)
+        return [UserMessage(row["number"], row["text"]) for row in rows]
+
+    async def last_step(self, task_id: str) -> int:
+        """The number of a task's last completed step; 0 before the first."""
+        row = await self._database.row(self._queries.last_step, storable_text(task_id))
+        if row is None:
+            raise RuntimeError("last_step returns a row by its form")
+        return int(row["step"])
 
     async def get(self, task_id: str) -> Task:
         """The task.
@@ -104,6 +160,22 @@ class PostgresTaskStore:
         if row is None:
             raise RuntimeError("use_workspace returns a row by its form")
         return str(row["worker_key"])
+
+
+async def require_lease(database: Database, task_id: str, generation: int) -> None:
+    """Tell a writer whose statement may have been refused for its generation that it was.
+
+    Raises:
+        StaleLease: The lease on the task's workspace is of another generation.
+    """
+    row = await database.row(load_queries().task_lease, task_id)
+    if row is not None and row["generation"] != generation:
+        raise StaleLease(
+            f"The lease {generation} that task {task_id} ran under was taken over: another "
+            "orchestrator goes on with it.",
+            task_id=task_id,
+            generation=generation,
+        )
 
 
 def unknown_task(task_id: str) -> TaskNotFound:
