@@ -59,7 +59,7 @@ class Door:
         except OSError as error:
             raise ContainerStartFailed(
                 f"The way out of {self._directory.name} cannot be opened ({error.strerror}): "
-                "delete the container with DELETE /containers/{name}."
+                "remove that container with DELETE /containers/… and send the task again."
             ) from error
         self._server = await asyncio.start_unix_server(
             self._serve, sock=listening, limit=CHUNK_BYTES, backlog=BACKLOG
