@@ -12,8 +12,11 @@ from benchmarks.idle import bound, sleeping
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
 from benchmarks.preserving import preserving
 from benchmarks.readers import readers
+from benchmarks.way_out import transfer
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
+
+MAX_TRANSFERS = 5
 
 
 def main() -> int:
@@ -48,6 +51,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await readers(parts, directory, choice, rounds),
             *await sleeping(parts, rounds),
             await bound(parts, rounds),
+            await transfer(parts, min(rounds, MAX_TRANSFERS)),
         ]
 
 

@@ -4,12 +4,14 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.clock import SystemClock
-from orchestrator.domain.container import Limits
+from orchestrator.domain.container import Container, Limits
+from orchestrator.domain.egress import Allowlist, EgressLimits, PackageSources, parse_rule
+from orchestrator.domain.events import NewEvent
 from orchestrator.domain.fleet import Identity
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import NewTask, Task
@@ -18,8 +20,13 @@ from orchestrator.flow.inherit import Inherit
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
+from orchestrator.gateway.address import resolve
+from orchestrator.gateway.egress import EgressGateway
+from orchestrator.gateway.egress_address import EgressAddresses
+from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.mirrors import GitRepositories
-from orchestrator.ports import Runtime, Worker
+from orchestrator.ports import Admission, Runtime, Worker
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.sandbox import SandboxRuntime
 from orchestrator.settings import RuntimeChoice, Settings
@@ -35,6 +42,8 @@ from orchestrator.workers.client import HttpWorkers
 
 IMAGE = os.environ.get("BERTH_AGENT_IMAGE", f"berth-agent:{VERSION}")
 DEPLOYMENT = "benchmarks"
+PEER, PEER_PORT = "127.0.0.2", 18_443
+"""The one destination that containers may reach."""
 FILES = 200
 IDENTITY = ("-c", "user.name=Berth", "-c", "user.email=berth@localhost")
 
@@ -48,6 +57,7 @@ class House:
     leases: PostgresLeases
     generation: int
     supply: Supply
+    egress: EgressGateway
     repositories: GitRepositories
     tasks: PostgresTaskStore
     events: PostgresEventLog
@@ -55,6 +65,10 @@ class House:
     workspace: Workspace
     settings: Settings
     database_url: str
+
+    def admit(self, container: Container) -> AbstractAsyncContextManager[Admission]:
+        """Let a task out of its container; its events are kept nowhere."""
+        return self.egress.admit("benchmark", container, _forget)
 
 
 async def _no_past(task: Task, _worker: Worker) -> None:
@@ -106,6 +120,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
             leases=leases,
             generation=await leases.acquire(workspace.id),
             supply=Supply(repositories, Inherit(tasks, _no_past)),
+            egress=_egress(settings),
             repositories=repositories,
             tasks=tasks,
             events=events,
@@ -130,6 +145,23 @@ def make_repository(path: Path) -> Path:
 async def add_task(parts: House, task: NewTask) -> None:
     """Record a task, so that its events have something to belong to."""
     await parts.tasks.add(task, "benchmark")
+
+
+def _egress(settings: Settings) -> EgressGateway:
+    limits = EgressLimits(
+        task_bytes=2**40,
+        workspace_bytes=2**40,
+        task_connections=settings.egress_task_connections,
+        workspace_connections=settings.egress_workspace_connections,
+        idle_seconds=settings.egress_idle_seconds,
+    )
+    rules = Allowlist([parse_rule(f"{PEER}:{PEER_PORT}")])
+    policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {}, Upstream({}))
+    return EgressGateway(policy, limits, PackageSources())
+
+
+async def _forget(_event: NewEvent) -> None:
+    return None
 
 
 def _runtime(data_dir: Path, choice: RuntimeChoice) -> Runtime:

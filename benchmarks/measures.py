@@ -67,7 +67,9 @@ async def step(parts: House, rounds: int) -> Figure:
 
     async def run(task_id: str, steps: Steps) -> None:
         task = known[task_id]
-        async with Hands(task, parts.generation, parts.lease, parts.supply, _nothing) as hands:
+        async with Hands(
+            task, parts.generation, parts.lease, parts.supply, nothing, admit=parts.admit
+        ) as hands:
             await hands.tools()
             floors.append(await _floor_of_call(hands))
             samples.put_nowait(await _time_loop(parts, task, hands, steps))
@@ -87,8 +89,8 @@ async def step(parts: House, rounds: int) -> Figure:
     return figure("one durable step, zero-latency model", "ms", taken, target=25, floor=floor)
 
 
-async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:
-    return None
+async def nothing(_leased: Leased, _tree: PreparedTask) -> None:
+    """What `Hands` is given where nobody wants to know of a prepared tree."""
 
 
 async def checkpoint(parts: House, rounds: int) -> Figure:

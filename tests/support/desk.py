@@ -13,6 +13,7 @@ from agent.preparation import Preparation
 from agent.records import PlacedFile, Start
 from agent.requests import PrepareRequest
 from agent.trees import Trees
+from agent.way_out import WayOut
 
 URL = "https://example.org/ada/sample.git"
 
@@ -26,7 +27,7 @@ class Desk:
         self.clones = Clones(self.layout)
         self.trees = Trees(self.layout)
         self.reader = ChangeReader(self.layout, self.trees)
-        self.preparation = Preparation(self.layout, self.trees, self.reader)
+        self.preparation = Preparation(self.layout, self.trees, self.reader, WayOut(None))
 
     async def give(self, source: SourceRepository, name: str = "sample") -> None:
         """Send a repository to the workspace, as the orchestrator does."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from mcp_servers import processes
 from mcp_servers.capture import Capture, LogFile
 from mcp_servers.paths import place
-from mcp_servers.root import current_root
+from mcp_servers.root import current_root, task_variables
 from mcp_servers.stdio import serve
 
 MAX_TIMEOUT = 3600.0
@@ -83,7 +83,8 @@ async def bash(
         if not spot.is_directory():
             raise ToolError(f"{workdir}: no such directory")
         directory = root / spot.relative
-    environment = {"TERM": "dumb"} | processes.clean_environment(ENVIRONMENT)
+    ours = {"TERM": "dumb"} | processes.clean_environment(ENVIRONMENT)
+    environment = ours | dict(task_variables.get())
     shell = processes.find_program("bash", environment) or "/bin/sh"
     logs = LogFile(root, "stdout"), LogFile(root, "stderr")
     stdout, stderr = Capture(logs[0]), Capture(logs[1])

@@ -138,14 +138,14 @@ async def test_an_installer_that_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dependencies, "INSTALL_TIMEOUT_SECONDS", 0.3)
-    told = await install(script(tmp_path, "sleep 60 & wait"), tmp_path, tmp_path / "caches")
+    told = await install(script(tmp_path, "sleep 60 & wait"), tmp_path, tmp_path / "caches", {})
     assert told == "x.lock: manager was ended after 0 s."
 
 
 async def test_one_that_leaves_something_running(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         told = await install(
-            script(tmp_path, "sleep 60 & echo $! > pid"), tmp_path, tmp_path / "caches"
+            script(tmp_path, "sleep 60 & echo $! > pid"), tmp_path, tmp_path / "caches", {}
         )
     assert told == "x.lock: dependencies installed by manager."
     pid = (tmp_path / "pid").read_text().strip()
@@ -160,7 +160,7 @@ async def test_what_an_installer_gets_to_see(
     for name in ("BERTH_WORKER_SOCKET", "PYTHONPATH"):
         monkeypatch.setenv(name, "/ours")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:3128")
-    await install(script(tmp_path, "env > seen"), tmp_path, tmp_path / "caches")
+    await install(script(tmp_path, "env > seen"), tmp_path, tmp_path / "caches", {})
     seen = (tmp_path / "seen").read_text().splitlines()
     assert f"HOME={tmp_path / 'caches'}" in seen
     assert "HTTPS_PROXY=http://127.0.0.1:3128" in seen
@@ -170,5 +170,5 @@ async def test_what_an_installer_gets_to_see(
 async def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
     installer = script(tmp_path, "")
     Path(installer.program).write_bytes(b"\x7fELF no program")
-    told = await install(installer, tmp_path, tmp_path / "caches")
+    told = await install(installer, tmp_path, tmp_path / "caches", {})
     assert told.startswith("x.lock: manager could not be started: ")

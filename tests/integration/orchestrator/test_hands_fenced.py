@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from tests.contract.test_task_store import new_task
+from tests.support.egress import gateway
 from tests.support.fleet import Member, members
 from tests.support.worker_process import short_directory, worker_process
 
 from orchestrator.domain.container import Container, ContainerSpec, Limits
+from orchestrator.domain.events import NewEvent
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import scratch_workspace
 from orchestrator.errors import StaleLease, WorkerRefused
@@ -18,7 +21,7 @@ from orchestrator.flow.hands import Hands
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
-from orchestrator.ports import PreparedTask, Runtime
+from orchestrator.ports import Admission, PreparedTask, Runtime
 from orchestrator.storage.postgres import PostgresTaskStore
 from orchestrator.workers.client import HttpWorkers
 
@@ -55,7 +58,10 @@ class Desk:
     def hands(self, generation: int) -> Hands:
         nothing = cast("Any", None)  # a scratch task has no repositories and no parent
         supply = Supply(nothing, nothing)
-        return Hands(self.task, generation, self.lease, supply, _nothing)
+        return Hands(self.task, generation, self.lease, supply, _nothing, admit=self.admit)
+
+    def admit(self, container: Container) -> AbstractAsyncContextManager[Admission]:
+        return gateway().admit(self.task.id, container, _forget)
 
 
 @pytest.fixture
@@ -79,6 +85,10 @@ async def desk(postgres_url: str) -> AsyncIterator[Desk]:
             )
             key = await tasks.worker_key(task.workspace)
             yield Desk(task, lease, runtime, old, new, key)
+
+
+async def _forget(_event: NewEvent) -> None:
+    return None
 
 
 async def _nothing(_leased: Leased, _tree: PreparedTask) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +71,24 @@ def describe(installers: Sequence[Installer], prefix: str = "") -> list[str]:
     ]
 
 
-async def install(installer: Installer, directory: Path, caches: Path, prefix: str = "") -> str:
+async def install(
+    installer: Installer,
+    directory: Path,
+    caches: Path,
+    variables: Mapping[str, str],
+    prefix: str = "",
+) -> str:
     """Run an installer in a directory and say in a sentence how it went.
 
     Args:
         installer: What to run.
         directory: The worktree.
         caches: Where package managers keep their downloads, shared by all tasks of a workspace.
+        variables: What leads the package manager out of the container.
         prefix: Put before the name of the file in the sentence.
     """
     name = f"{prefix}{installer.file}"
-    environment = _environment(caches)
+    environment = _environment(caches) | dict(variables)
     if shutil.which(installer.program, path=environment["PATH"]) is None:
         return f"{name} found, but {installer.program} is not installed here."
     await asyncio.to_thread(caches.mkdir, parents=True, exist_ok=True)

@@ -10,15 +10,19 @@ from agent.layout import Layout
 from agent.records import Part, TaskRecord
 from agent.requests import PrepareRequest
 from agent.trees import Trees
+from agent.way_out import WayOut
 
 
 class Preparation:
     """Prepares tasks, each once."""
 
-    def __init__(self, layout: Layout, trees: Trees, changes: ChangeReader) -> None:
+    def __init__(
+        self, layout: Layout, trees: Trees, changes: ChangeReader, way_out: WayOut
+    ) -> None:
         self._layout = layout
         self._trees = trees
         self._changes = changes
+        self._way_out = way_out
 
     async def __call__(self, wanted: PrepareRequest) -> tuple[str, ...]:
         """Make the task's tree; returns a sentence for each kind of dependency file.
@@ -62,8 +66,10 @@ class Preparation:
         made = tuple(path for each in installers for path in each.ignored)
         record = record.with_part(replace(part, installed=made))
         self._trees.keep(task_id, record)
+        variables = self._way_out.variables(task_id)
         told = [
-            await install(each, directory, self._layout.caches, part.prefix) for each in installers
+            await install(each, directory, self._layout.caches, variables, part.prefix)
+            for each in installers
         ]
         found = await self._changes.reader(task_id, record, part).find(collapse=True)
         others = tuple(os.fsdecode(path.rstrip(b"/")) for path in found.untracked)

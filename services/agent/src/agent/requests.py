@@ -12,8 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from agent.errors import BadRequest, TooLarge
 from agent.layout import checked_name
 from agent.records import COMMIT, PlacedFile, Start
+from agent.way_out import Pass
 
 MAX_CLAIM_BYTES = 4 * 1024
+MAX_PASS_BYTES = 64 * 1024
 MAX_PREPARE_BYTES = 256 * 1024 * 1024
 MAX_OUTPUT_BYTES = 128 * 1024 * 1024
 MAX_STEP_DIGITS = 9
@@ -104,6 +106,21 @@ async def read_prepare(request: Request) -> PrepareRequest:
         _items(body, "start", lambda each: Start(_field(each, "name", str), _commit(each))),
         _files(body),
         _field(body, "install", bool) if "install" in body else False,
+    )
+
+
+async def read_pass(request: Request) -> Pass:
+    """The body of `PUT /tasks/{id}/pass`.
+
+    Raises:
+        BadRequest: A field is missing or of a wrong type.
+    """
+    body = _object(await read_body(request, MAX_PASS_BYTES))
+    variables = _field(body, "variables", dict)
+    return Pass(
+        _field(body, "user", str),
+        _field(body, "password", str),
+        {str(name): _checked(value, str, "a variable") for name, value in variables.items()},
     )
 
 

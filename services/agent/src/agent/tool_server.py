@@ -23,7 +23,7 @@ from agent.calls import END_SECONDS, Calls, Result
 from agent.errors import WorkerError
 from agent.journal import Call
 from mcp_servers import filesystem, git_tools, patch, shell
-from mcp_servers.root import task_root
+from mcp_servers.root import task_root, task_variables
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +57,33 @@ class ToolServer:
                 await asyncio.gather(self._keyed.close(), self._end_calls())
 
     async def handle(
-        self, task_id: str, root: Path, scope: Scope, receive: Receive, send: Send
+        self,
+        task_id: str,
+        root: Path,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        variables: Mapping[str, str],
     ) -> None:
-        """Handle one MCP request with the tools bound to a task whose tree is at `root`."""
+        """Handle one MCP request with the tools bound to a task.
+
+        Args:
+            task_id: The task.
+            root: The root of its tree.
+            scope: The request, as are `receive` and `send`.
+            variables: Environment variables that its commands get besides ours.
+        """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a server handles requests in tasks
         self._calls.add(task)
-        tokens = task_root.set(root), _task.set(task_id)
+        tokens = task_root.set(root), _task.set(task_id), task_variables.set(variables)
         try:
             await self._manager.handle_request(scope, receive, send)
         finally:
             task_root.reset(tokens[0])
             _task.reset(tokens[1])
+            task_variables.reset(tokens[2])
             self._calls.discard(task)
 
     async def _end_calls(self) -> None:

@@ -9,6 +9,7 @@ newest lease):
     GET  /repositories                    which clones it has
     PUT  /repositories/{name}?url=        a git bundle to fetch from
     POST /prepare                         make a task's tree
+    PUT  /tasks/{id}/pass                 what the task's programs need to get out
     POST /continue {task, earlier, files} have a task go on in an earlier one's tree
     POST /fork {task, parent, step}       make a task's tree from another's checkpoint
     GET  /tasks/{id}                      does its tree stand
@@ -65,6 +66,7 @@ from agent.requests import (
     read_continue,
     read_fork,
     read_key,
+    read_pass,
     read_prepare,
     read_restore_request,
     read_step,
@@ -72,6 +74,7 @@ from agent.requests import (
 from agent.settings import WorkerSettings
 from agent.tools import Tools
 from agent.trees import Trees
+from agent.way_out import WayOut
 
 
 def installed_version() -> str:
@@ -94,7 +97,8 @@ class Worker:
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
-        self._preparation = Preparation(self._layout, self._trees, self._changes)
+        self._way_out = WayOut(None if settings.socket is None else settings.socket.parent)
+        self._preparation = Preparation(self._layout, self._trees, self._changes, self._way_out)
         checkpoints = Checkpoints(self._layout, self._trees)
         self._continuing = Continuing(self._layout, self._trees, checkpoints)
         self._forking = Forking(self._layout, self._trees, checkpoints)
@@ -113,6 +117,7 @@ class Worker:
                 Route("/repositories", self._repositories),
                 Route("/repositories/{name}", self._receive, methods=["PUT"]),
                 Route("/prepare", self._prepare, methods=["POST"]),
+                Route("/tasks/{task}/pass", self._let_out, methods=["PUT"]),
                 Route("/continue", self._continue, methods=["POST"]),
                 Route("/fork", self._fork, methods=["POST"]),
                 Route("/tasks/{task}", self._stands),
@@ -124,7 +129,7 @@ class Worker:
                 Route("/tasks/{task}/bundles/{name}", self._take_bundle, methods=["PUT"]),
                 Route("/tasks/{task}/restore", self._restore, methods=["POST"]),
                 Route("/tasks/{task}/interrupt", self._interrupt, methods=["POST"]),
-                Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools)),
+                Route("/tasks/{task}/mcp", _McpEndpoint(self._trees, self._tools, self._way_out)),
                 Route("/shutdown", self._shutdown, methods=["POST"]),
             ],
             middleware=[
@@ -139,8 +144,10 @@ class Worker:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         await self._clones.clear_interrupted()
         await self._trees.clear_interrupted()
+        await self._way_out.start()
         yield
         await self._tools.close()
+        await self._way_out.close()
 
     async def _health(self, _request: Request) -> JSONResponse:
         return JSONResponse(
@@ -180,6 +187,11 @@ class Worker:
     async def _prepare(self, request: Request) -> JSONResponse:
         told = await self._preparation(await read_prepare(request))
         return JSONResponse({"dependencies": told})
+
+    async def _let_out(self, request: Request) -> JSONResponse:
+        task = checked_name(request.path_params["task"])
+        self._way_out.grant(task, await read_pass(request))
+        return JSONResponse({})
 
     async def _continue(self, request: Request) -> JSONResponse:
         wanted = await read_continue(request)
@@ -257,13 +269,15 @@ class Worker:
 class _McpEndpoint:
     """`/tasks/{task}/mcp`, as an ASGI application."""
 
-    def __init__(self, trees: Trees, tools: Tools) -> None:
+    def __init__(self, trees: Trees, tools: Tools, way_out: WayOut) -> None:
         self._trees = trees
         self._tools = tools
+        self._way_out = way_out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path_params: dict[str, Any] = scope["path_params"]
         task_id: str = path_params["task"]
         root: Path = self._trees.root(task_id)
         server = await self._tools.get()
-        await server.handle(task_id, root, scope, receive, send)
+        variables = self._way_out.variables(task_id)
+        await server.handle(task_id, root, scope, receive, send, variables=variables)

@@ -56,6 +56,12 @@
     │   ├── ExecutorReplaced
     │   ├── BundleIncomplete
     │   └── ManifestUnreadable
+    ├── EgressError               a container's way out; told to the program that asks
+    │   ├── EgressRefused
+    │   ├── EgressUnreachable
+    │   ├── EgressExhausted
+    │   ├── EgressUnattributed
+    │   └── EgressRequestInvalid
     ├── ServiceStopping           come back for the task later
     └── ConfigurationError        a setting cannot work on this machine
 
@@ -457,6 +463,47 @@ class ManifestUnreadable(StorageFailure):
 
     code = "manifest_unreadable"
     status = 500
+
+
+class EgressError(BerthError):
+    """A program in a container cannot connect to where it wants."""
+
+    code = "egress_error"
+    status = 502
+
+
+class EgressRefused(EgressError):
+    """The destination is not allowed, or has an address that is not."""
+
+    code = "egress_refused"
+    status = 403
+
+
+class EgressUnreachable(EgressError):
+    """The destination has no address or does not answer."""
+
+    code = "egress_unreachable"
+
+
+class EgressExhausted(EgressError):
+    """The task or its workspace has used what it may of the way out."""
+
+    code = "egress_exhausted"
+    status = 429
+
+
+class EgressUnattributed(EgressError):
+    """The request does not say which of the container's tasks makes it."""
+
+    code = "egress_unattributed"
+    status = 407
+
+
+class EgressRequestInvalid(EgressError):
+    """The request is not one that a proxy can carry out."""
+
+    code = "egress_request_invalid"
+    status = 400
 
 
 class ServiceStopping(BerthError):

@@ -17,11 +17,17 @@ from orchestrator.clock import SystemClock
 from orchestrator.data_directory import executor_id, held
 from orchestrator.domain.budget import Budget
 from orchestrator.domain.container import Limits
+from orchestrator.domain.egress import Allowlist, EgressLimits, HostRule, PackageSources, parse_rule
 from orchestrator.domain.fleet import Identity
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.domain.task import Task
 from orchestrator.durability.dbos_engine import DbosEngine
-from orchestrator.errors import BerthError, DatabaseUnavailable
+from orchestrator.errors import (
+    BerthError,
+    ConfigurationError,
+    DatabaseUnavailable,
+    EgressRequestInvalid,
+)
 from orchestrator.flow.accept import Accept
 from orchestrator.flow.adopt import Adopt
 from orchestrator.flow.at_exit import remove_containers, stop_containers
@@ -48,14 +54,20 @@ from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.uploads import Uploads
+from orchestrator.gateway.address import resolve
 from orchestrator.gateway.branches import GitBranches
 from orchestrator.gateway.checkpoint_store import GitCheckpointStore
 from orchestrator.gateway.credentials import Credentials
 from orchestrator.gateway.credentials_file import read_credentials
+from orchestrator.gateway.egress import EgressGateway
+from orchestrator.gateway.egress_address import EgressAddresses
+from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.forges.choice import HttpForges
 from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirrors import GitRepositories
+from orchestrator.gateway.package_sources import find_sources
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.model.embedded import EmbeddedModel
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
@@ -105,7 +117,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         forge_http = ForgeHttp()
         stack.push_async_callback(forge_http.close)
         credentials = _credentials(settings, forge_http)
-        metadata, model_info, runtime = await _start_parts(settings, stack)
+        metadata, model_info, runtime, egress = await _start_parts(settings, stack)
         tasks, events = metadata.tasks, metadata.events
         info = await runtime.info()
         log.info("runtime_chosen", runtime=info.name, reason=info.reason,
@@ -156,6 +168,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
                 lease=lease,
                 supply=supply,
                 custody=custody,
+                egress=egress,
                 inputs=inputs,
                 running=running_tasks,
                 model=model,
@@ -253,16 +266,17 @@ class _Metadata:
 
 async def _start_parts(
     settings: Settings, stack: AsyncExitStack
-) -> tuple[_Metadata, ModelInfo, Runtime]:
+) -> tuple[_Metadata, ModelInfo, Runtime, EgressGateway]:
     """Start what takes time, side by side: the slowest part sets the pace."""
     try:
         async with asyncio.TaskGroup() as group:
             metadata = group.create_task(_metadata(settings, stack))
             model = group.create_task(_model_endpoint(settings, stack))
             runtime = group.create_task(_runtime(settings, stack))
+            egress = group.create_task(_egress(settings))
     except* BerthError as failures:
         raise failures.exceptions[0] from None
-    return metadata.result(), model.result(), runtime.result()
+    return metadata.result(), model.result(), runtime.result(), egress.result()
 
 
 async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
@@ -391,6 +405,45 @@ async def _custody(
         tasks=metadata.tasks,
         room=settings.data_dir / "bundles",
     )
+
+
+async def _egress(settings: Settings) -> EgressGateway:
+    sources = await find_sources(settings.egress_presets)
+    for notice in sources.notices:
+        log.warning("egress_preset", detail=notice)
+    policy = EgressPolicy(
+        Allowlist((*_egress_rules(settings), *sources.rules)),
+        EgressAddresses(settings.allow_hosts, resolve),
+        sources.credentials,
+        Upstream(os.environ),
+    )
+    limits = EgressLimits(
+        task_bytes=settings.egress_task_bytes,
+        workspace_bytes=settings.egress_workspace_bytes,
+        task_connections=settings.egress_task_connections,
+        workspace_connections=settings.egress_workspace_connections,
+        idle_seconds=settings.egress_idle_seconds,
+    )
+    return EgressGateway(policy, limits, sources, await _certificates(settings, sources))
+
+
+def _egress_rules(settings: Settings) -> tuple[HostRule, ...]:
+    try:
+        return tuple(parse_rule(text) for text in settings.egress_allow)
+    except EgressRequestInvalid as error:
+        raise ConfigurationError(f"BERTH_EGRESS_ALLOW: {error.detail}") from None
+
+
+async def _certificates(settings: Settings, sources: PackageSources) -> bytes | None:
+    file = settings.egress_ca_file or sources.certificates
+    if file is None:
+        return None
+    try:
+        return await asyncio.to_thread(file.read_bytes)
+    except OSError as error:
+        raise ConfigurationError(
+            f"BERTH_EGRESS_CA_FILE: {file} cannot be read ({error.strerror})."
+        ) from error
 
 
 def _agent(settings: Settings) -> Agent:

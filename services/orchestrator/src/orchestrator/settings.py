@@ -35,6 +35,14 @@ class ContainersAtExit(StrEnum):
     STOP = "stop"
 
 
+class EgressPreset(StrEnum):
+    """Package managers whose indexes containers may be let out to."""
+
+    PIP = "pip"
+    NPM = "npm"
+    APT = "apt"
+
+
 def default_data_dir(environment: Mapping[str, str], user_id: int) -> Path:
     """The customary place for a service's state: the system's for root, else the user's own."""
     if user_id == 0:
@@ -118,7 +126,45 @@ class Settings(BaseSettings):
     )
     allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Git hosts allowed although they resolve to private addresses; ',' between.",
+        description="Hosts allowed although they resolve to private addresses; ',' between.",
+    )
+    egress_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Hosts that containers may reach: host, host:port, *.domain; without port 80 and 443; "
+            "',' between."
+        ),
+    )
+    egress_presets: Annotated[tuple[EgressPreset, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Package managers whose indexes, as configured on this machine, containers may reach: "
+            "pip, npm, apt; ',' between."
+        ),
+    )
+    egress_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of certificates that programs in containers trust; unset: what pip is "
+            "configured with here, if its preset is on, else those of the image."
+        ),
+    )
+    egress_task_bytes: int = Field(
+        default=4 * GIB, ge=1, description="Bytes that one task may move in and out."
+    )
+    egress_workspace_bytes: int = Field(
+        default=64 * GIB,
+        ge=1,
+        description="Bytes that all tasks of a workspace may move while the service runs.",
+    )
+    egress_task_connections: int = Field(
+        default=32, ge=1, description="Connections out that one task may have at once."
+    )
+    egress_workspace_connections: int = Field(
+        default=64, ge=1, description="Connections out that a workspace may have at once."
+    )
+    egress_idle_seconds: float = Field(
+        default=120.0, gt=0, description="Time without traffic after which a connection is cut."
     )
     max_repository_bytes: int = Field(
         default=2 * GIB, gt=0, description="Largest mirror of a repository on disk."
@@ -228,7 +274,7 @@ class Settings(BaseSettings):
             return tuple(Path(part).expanduser() for part in value.split(":") if part)
         return value
 
-    @field_validator("allow_hosts", mode="before")
+    @field_validator("allow_hosts", "egress_allow", "egress_presets", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):

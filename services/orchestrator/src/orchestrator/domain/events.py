@@ -16,6 +16,7 @@ class EventKind(StrEnum):
     MODEL = "model"  # the model answered: text or calls
     TOOL = "tool"  # a tool call ended
     MESSAGE = "message"  # the model was shown what the user said meanwhile
+    EGRESS = "egress"  # the task reached a host, was refused one, or what it moved in all
     NOTICE = "notice"  # something the user should know
     FINISHED = "finished"  # the task has ended; always the last one
 

@@ -1,20 +1,21 @@
 """A task's hold on its container: taken, and taken anew when the container dies."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
 import structlog
 
+from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
 from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.tree_keeper import TreeKeeper
-from orchestrator.ports import PreparedTask, Progress, Worker
+from orchestrator.ports import Admission, PreparedTask, Progress, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,8 @@ REVIVALS = 3
 """How often one request may find its container dead before the task fails."""
 
 Prepared = Callable[[Leased, PreparedTask], Awaitable[None]]
+Admit = Callable[[Container], AbstractAsyncContextManager[Admission]]
+"""Opens the way out of a container for the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Hands:
         supply: Makes the task's tree in one.
         prepared: Told each time the tree stands in a container.
         keeper: Brings the tree back where it is missing, and its changes out.
+        admit: Lets the task out of it.
     """
 
     def __init__(
@@ -59,13 +63,16 @@ class Hands:
         supply: Supply,
         prepared: Prepared,
         *,
+        admit: Admit,
         keeper: TreeKeeper | None = None,
     ) -> None:
         self._task = task
         self._generation = generation
         self._lease = lease
         self._supply = supply
+        self._admit = admit
         self._prepared = prepared
+        self._admission: Admission | None = None
         self._holding = AsyncExitStack()
         self._keeper = keeper
         self._leased: Leased | None = None
@@ -75,7 +82,11 @@ class Hands:
 
     async def __aenter__(self) -> Self:
         """Take hold of the container, with the task's tree in it."""
-        await self._with_worker(_nothing, before=0)
+        try:
+            await self._with_worker(_nothing, before=0)
+        except BaseException:
+            await self._let_go()  # whoever cannot enter does not exit
+            raise
         return self
 
     async def __aexit__(
@@ -115,7 +126,12 @@ class Hands:
         self._latest, self._has_latest = latest, True
         if self._keeper is not None and self._leased is not None:
             self._keeper.changed(self._leased)
-        return result
+        refusals = self._refusals()
+        if not refusals:
+            return result
+        # Many a program hides from its user what a proxy has told it.
+        told = "\n".join(f"[The network: {sentence}]" for sentence in refusals)
+        return replace(result, text=f"{result.text}\n{told}")
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree; returns the path the model can read."""
@@ -183,7 +199,12 @@ class Hands:
         if self._leased is None:
             holding = self._lease.hold(self._task.workspace, self._generation)
             leased = await self._holding.enter_async_context(holding)
-            await self._prepared(leased, await self._supply(self._task, leased.worker))
+            self._admission = await self._holding.enter_async_context(self._admit(leased.container))
+            if self._admission.egress_pass is not None:
+                await leased.worker.let_out(self._task.id, self._admission.egress_pass)
+            tree = await self._supply(self._task, leased.worker)
+            told = (*tree.dependencies, *self._refusals())
+            await self._prepared(leased, PreparedTask(told))
             self._leased = leased
         if before != 0 and not self._is_whole:
             # Not sooner: only now all steps before this one are known to be completed.
@@ -191,6 +212,9 @@ class Hands:
                 await self._keeper.bring_back(self._leased, before)
             self._is_whole = True
         return self._leased.worker
+
+    def _refusals(self) -> tuple[str, ...]:
+        return () if self._admission is None else self._admission.take_refusals()
 
     async def _let_go(self) -> None:
         if self._keeper is not None:

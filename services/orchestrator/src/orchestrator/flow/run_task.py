@@ -3,14 +3,16 @@
 import asyncio
 import secrets
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
 from pydantic import JsonValue
 
 from orchestrator.agent import Agent, AgentLoop, Ledger
+from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import Message
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.steps import CONVERSATION, Inherited
@@ -33,7 +35,9 @@ from orchestrator.flow.restore import Restored
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import (
+    Admission,
     Clock,
+    Egress,
     EventLog,
     LiveTextChannel,
     Model,
@@ -60,6 +64,7 @@ class TaskParts:
     lease: Lease
     supply: Supply
     custody: Custody
+    egress: Egress
     inputs: Inputs
     model: Model
     tasks: TaskStore
@@ -194,6 +199,10 @@ class RunTask:
     ) -> tuple[Task, Ending]:
         """Work until the model has answered everything that was said; returns the ended task."""
 
+        def admit(container: Container) -> AbstractAsyncContextManager[Admission]:
+            report = partial(self._tell, task.id, generation=generation)
+            return self._parts.egress.admit(task.id, container, report)
+
         async def prepared(leased: Leased, tree: PreparedTask) -> None:
             attempt = secrets.token_hex(4)
             began = NewEvent(EventKind.CONTAINER, 0, _container(leased), attempt)
@@ -215,8 +224,9 @@ class RunTask:
 
         parts = self._parts
         keeper = parts.custody.keeper(task, brought_back)
-        holding = Hands(task, generation, parts.lease, parts.supply, prepared, keeper=keeper)
-        async with holding as hands:
+        async with Hands(
+            task, generation, parts.lease, parts.supply, prepared, admit=admit, keeper=keeper
+        ) as hands:
             loop = self._loop(task, work, hands, steps)
             answer = loop.run(task.query, await self._earlier(task, steps))
             while True:

@@ -1,1 +1,1 @@
-"""The only way out of a container: git for now."""
+"""The only way out of a container: git, and a proxy for all else."""

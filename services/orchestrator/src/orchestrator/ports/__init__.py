@@ -7,6 +7,7 @@ Only `main` names implementations.
 from orchestrator.ports.checkpoints import CheckpointStore, Origin
 from orchestrator.ports.clock import Clock
 from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
+from orchestrator.ports.egress import Admission, Egress, Report
 from orchestrator.ports.fleet import Executors, Leases
 from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
 from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
@@ -38,11 +39,13 @@ from orchestrator.ports.worker import (
 )
 
 __all__ = [
+    "Admission",
     "Branches",
     "Cancels",
     "Change",
     "CheckpointStore",
     "Clock",
+    "Egress",
     "Engine",
     "EventLog",
     "Executors",
@@ -64,6 +67,7 @@ __all__ = [
     "Proposal",
     "PublicationStore",
     "PullRequest",
+    "Report",
     "Repositories",
     "RunTaskDurably",
     "Runtime",

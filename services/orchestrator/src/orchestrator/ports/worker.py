@@ -7,6 +7,7 @@ from typing import Protocol
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
+from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 
 Progress = Callable[[str], Awaitable[None]]
@@ -114,6 +115,10 @@ class Worker(Protocol):
         install: bool,
     ) -> PreparedTask:
         """Make the task's worktrees at their start commits and place its files."""
+        ...
+
+    async def let_out(self, task_id: str, egress_pass: EgressPass) -> None:
+        """Give a task, which need not be prepared yet, what its programs need to get out."""
         ...
 
     async def continue_tree(

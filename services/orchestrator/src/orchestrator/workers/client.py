@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx2
 
 from orchestrator.domain.container import Container
+from orchestrator.domain.egress import EgressPass
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 from orchestrator.errors import (
     BerthError,
@@ -157,6 +158,15 @@ class HttpWorker:
         }
         answer = await self._ask(Prepared, "POST", "/prepare", json=body)
         return PreparedTask(tuple(answer.dependencies))
+
+    async def let_out(self, task_id: str, egress_pass: EgressPass) -> None:
+        """Give a task what its programs need to get out."""
+        body = {
+            "user": egress_pass.user,
+            "password": egress_pass.password,
+            "variables": dict(egress_pass.variables),
+        }
+        await self._ask(Done, "PUT", f"{_of_task(task_id)}/pass", json=body)
 
     async def continue_tree(
         self, task_id: str, earlier: str, files: Sequence[InputFile]

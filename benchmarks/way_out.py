@@ -1,0 +1,81 @@
+"""How fast bytes come into a container through the gateway."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from statistics import median
+
+from benchmarks.figures import Figure, figure
+from benchmarks.house import PEER, PEER_PORT, House
+from benchmarks.measures import MILLISECONDS, new_task, nothing
+from orchestrator.flow.hands import Hands
+
+MEBIBYTES = 200
+URL = f"http://{PEER}:{PEER_PORT}/"
+CURL = ("curl", "-sS", "-o", "/dev/null", "-w", "%{size_download} %{time_total}")
+# A process of its own, as is every program that is measured.
+SERVER = f"""
+import socketserver
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str({MEBIBYTES} * 2**20))
+        self.end_headers()
+        for _ in range({MEBIBYTES}):
+            self.wfile.write(bytes(2**20))
+    def log_message(self, *_):
+        pass
+server = ThreadingHTTPServer(("{PEER}", {PEER_PORT}), Handler)
+print("ready", flush=True)
+server.serve_forever()
+"""
+
+
+async def transfer(parts: House, rounds: int) -> Figure:
+    """A download in a container through a tunnel, beside the same one outside and direct."""
+    task = await new_task(parts)
+    samples, floors = [], []
+    admit = parts.admit
+    async with (
+        _server(),
+        Hands(task, parts.generation, parts.lease, parts.supply, nothing, admit=admit) as hands,
+    ):
+        for _ in range(rounds):
+            floors.append(_milliseconds(await _direct()))
+            command = " ".join([*(f"'{word}'" for word in CURL), "--proxytunnel", URL])
+            said = await hands.call("bash", {"command": command})
+            samples.append(_milliseconds(said.text.rpartition("stdout:\n")[2]))
+    name = f"{MEBIBYTES} MiB through the gateway"
+    return figure(name, "ms", samples, target=1_000, floor=("the same, direct", median(floors)))
+
+
+async def _direct() -> str:
+    process = await asyncio.create_subprocess_exec(
+        *CURL, "--noproxy", "*", URL, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    return output.decode()
+
+
+def _milliseconds(said: str) -> float:
+    size, seconds = said.split()[:2]
+    if int(size) != MEBIBYTES * 2**20:
+        raise RuntimeError(f"the download was cut off: {said}")
+    return float(seconds) * MILLISECONDS
+
+
+@asynccontextmanager
+async def _server() -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, stdout=subprocess.PIPE
+    )
+    try:
+        if process.stdout is None or not await process.stdout.readline():
+            raise RuntimeError(f"nothing can listen on {PEER}:{PEER_PORT}")
+        yield
+    finally:
+        process.kill()
+        await process.wait()

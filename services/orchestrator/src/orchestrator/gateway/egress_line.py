@@ -1,0 +1,74 @@
+"""One end of a connection, and HTTP read from it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import h11
+
+CHUNK_BYTES = 256 * 1024
+CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One end of a connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self) -> bytes:
+        """What has arrived; empty at the end."""
+        return await self.reader.read(CHUNK_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        """Send, as fast as the other side takes it."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def end(self) -> None:
+        """Say that nothing more is sent; the other direction stays open."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+
+    async def close(self) -> None:
+        """Close both directions."""
+        self.writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                # How the connection ended is of no interest now.
+                with suppress(ConnectionError):
+                    await self.writer.wait_closed()
+        except TimeoutError:
+            self.writer.transport.abort()  # the other side does not take what is left for it
+
+
+@asynccontextmanager
+async def connected(address: str, port: int) -> AsyncIterator[Line]:
+    """A connection to an address.
+
+    Raises:
+        OSError: It cannot be made, or not in time.
+    """
+    async with asyncio.timeout(CONNECT_SECONDS):
+        reader, writer = await asyncio.open_connection(address, port, limit=CHUNK_BYTES)
+    line = Line(reader, writer)
+    try:
+        yield line
+    finally:
+        await line.close()
+
+
+async def next_event(state: h11.Connection, read: Callable[[], Awaitable[bytes]]) -> object:
+    """The next event of a connection, for which bytes are read as needed.
+
+    Raises:
+        h11.RemoteProtocolError: What was read is not HTTP, or its head is too long.
+    """
+    while True:
+        event = state.next_event()
+        if event is not h11.NEED_DATA:
+            return event
+        state.receive_data(await read())

@@ -1,0 +1,150 @@
+"""Bytes on their way through the gateway: bounded, counted, and cut off when nothing moves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import h11
+
+from orchestrator.domain.egress import Destination
+from orchestrator.gateway.egress_account import Account
+from orchestrator.gateway.egress_line import Line, next_event
+from orchestrator.gateway.egress_request import returned_response
+
+
+class Remote:
+    """The connection to a destination: what moves on it is counted and resets the idle time."""
+
+    def __init__(
+        self, line: Line, account: Account, destination: Destination, idle: asyncio.Timeout
+    ) -> None:
+        self._line = line
+        self._account = account
+        self._destination = destination
+        self._idle = idle
+
+    async def read(self) -> bytes:
+        """What has arrived; empty at the end."""
+        data = await self._line.read()
+        self._account.count(self._destination, received=len(data))
+        self._moved()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+        await self._line.write(data)
+        self._account.count(self._destination, sent=len(data))
+        self._moved()
+
+    def end(self) -> None:
+        """Say that nothing more is sent."""
+        self._line.end()
+
+    def _moved(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._idle.reschedule(now + self._account.idle_seconds)
+
+
+async def tunnel(client: Line, remote: Remote, early: bytes) -> None:
+    """Copy both ways until both sides have ended.
+
+    Args:
+        client: Who asked for the tunnel.
+        remote: Where it leads.
+        early: What the client sent before the tunnel stood.
+
+    Raises:
+        OSError: A side broke off.
+        EgressExhausted: The task's bytes are used up.
+    """
+    if early:
+        await remote.write(early)
+    await _both(
+        _copy(client.read, remote.write, remote.end), _copy(remote.read, client.write, client.end)
+    )
+
+
+async def exchange(
+    client: Line, asked: h11.Connection, remote: Remote, onward: h11.Request
+) -> None:
+    """Send a plain request on, and its response back.
+
+    Args:
+        client: Who asked.
+        asked: The state of HTTP with the client, of which the request's head was read.
+        remote: Where the request goes.
+        onward: The request as it goes on.
+
+    Raises:
+        h11.ProtocolError: A side breaks the rules of HTTP.
+        OSError: A side broke off.
+        EgressExhausted: The task's bytes are used up.
+    """
+    sent = h11.Connection(h11.CLIENT)
+    await remote.write(sent.send(onward) or b"")
+    upload = asyncio.create_task(_send_body(client, asked, remote, sent))
+    download = asyncio.create_task(_send_back(client, asked, remote, sent))
+    try:
+        await asyncio.wait((upload, download), return_when=asyncio.FIRST_COMPLETED)
+        if upload.done():
+            upload.result()
+        await download
+    finally:
+        upload.cancel()
+        download.cancel()
+        # What went wrong first is on its way up; what followed from it says nothing new.
+        await asyncio.gather(upload, download, return_exceptions=True)
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in (first, second)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _copy(
+    read: Callable[[], Awaitable[bytes]],
+    write: Callable[[bytes], Awaitable[None]],
+    end: Callable[[], None],
+) -> None:
+    while data := await read():
+        await write(data)
+    end()
+
+
+async def _send_body(
+    client: Line, asked: h11.Connection, remote: Remote, sent: h11.Connection
+) -> None:
+    if asked.they_are_waiting_for_100_continue:
+        interim = h11.InformationalResponse(status_code=100, headers=[])
+        await client.write(asked.send(interim) or b"")
+    while True:
+        event = await next_event(asked, client.read)
+        if not isinstance(event, h11.Data | h11.EndOfMessage):
+            raise h11.RemoteProtocolError("the request ended too early")
+        onward = h11.Data(data=bytes(event.data)) if isinstance(event, h11.Data) else event
+        try:
+            await remote.write(sent.send(onward) or b"")
+        except ConnectionError:
+            return  # a server may answer and hang up before it has taken the whole request
+        if isinstance(event, h11.EndOfMessage):
+            return
+
+
+async def _send_back(
+    client: Line, asked: h11.Connection, remote: Remote, sent: h11.Connection
+) -> None:
+    while True:
+        event = await next_event(sent, remote.read)
+        if isinstance(event, h11.Response):
+            await client.write(asked.send(returned_response(event)) or b"")
+        elif isinstance(event, h11.Data):
+            await client.write(asked.send(h11.Data(data=bytes(event.data))) or b"")
+        elif isinstance(event, h11.EndOfMessage):
+            await client.write(asked.send(h11.EndOfMessage()) or b"")
+            return
+        elif not isinstance(event, h11.InformationalResponse):
+            raise h11.RemoteProtocolError("the response ended too early")

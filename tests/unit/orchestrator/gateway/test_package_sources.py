@@ -1,0 +1,109 @@
+"""What is taken over from package managers, here played by their printed answers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.domain.egress import Destination, HostRule
+from orchestrator.gateway.package_sources import Run, find_sources, read_pip_options, run_client
+from orchestrator.settings import EgressPreset
+
+
+def clients(answers: Mapping[str, str]) -> Run:
+    """Clients that answer commands which hold a word; others are missing."""
+
+    async def run(command: Sequence[str]) -> str | None:
+        line = " ".join(command)
+        return next((answer for word, answer in answers.items() if word in line), None)
+
+    return run
+
+
+def web(host: str, port: int = 443) -> HostRule:
+    return HostRule(host, frozenset({port}))
+
+
+async def test_pip_without_configuration_says_its_own_defaults() -> None:
+    run = clients({"config list": "", "PyPI": "https://index.test/simple\nhttps://files.test/\n"})
+
+    found = await find_sources([EgressPreset.PIP], run)
+
+    assert found.rules == (web("index.test"), web("files.test"))
+    assert found.variables == {}
+    assert found.notices == ()
+
+
+async def test_pip_with_an_index_of_its_own() -> None:
+    listed = (
+        "global.index-url='https://old.test/simple'\n"
+        ":env:.index-url='http://mirror.test:3141/root/simple'\n"
+        "global.extra-index-url='file:///srv/simple https://more.test/simple'\n"
+        "global.trusted-host='mirror.test'\n"
+        "global.cert='/etc/company.pem'\n"
+    )
+
+    found = await find_sources([EgressPreset.PIP], clients({"config list": listed}))
+
+    assert found.rules == (web("mirror.test", 3141), web("more.test"))
+    assert found.variables == {
+        "PIP_INDEX_URL": "http://mirror.test:3141/root/simple",
+        "PIP_EXTRA_INDEX_URL": "https://more.test/simple",
+        "PIP_TRUSTED_HOST": "mirror.test",
+    }
+    assert found.certificates == Path("/etc/company.pem")
+    assert len(found.notices) == 1
+    assert "file" in found.notices[0]
+
+
+async def test_credentials_stay_outside() -> None:
+    plain = "global.index-url='http://ada:s%40cret@mirror.test/simple'\n"
+    found = await find_sources([EgressPreset.PIP], clients({"config list": plain}))
+
+    assert found.variables == {"PIP_INDEX_URL": "http://mirror.test/simple"}
+    assert found.credentials == {Destination("mirror.test", 80): "Basic YWRhOnNAY3JldA=="}
+    assert "s%40cret" not in repr(found)
+    assert "YWRh" not in repr(found)
+
+    encrypted = "global.index-url='https://ada:secret@mirror.test/simple'\n"
+    found = await find_sources([EgressPreset.PIP], clients({"config list": encrypted}))
+
+    assert found.variables == {"PIP_INDEX_URL": "https://mirror.test/simple"}
+    assert found.credentials == {}
+    assert "mirror.test" in found.notices[0]
+    assert "secret" not in repr(found)
+
+
+async def test_npm_and_apt() -> None:
+    answers = {
+        "npm config get registry": "https://packages.test/\n",
+        "indextargets": "http://deb.test/debian/\nhttp://deb.test/debian/\nhttp://sec.test/s/\n",
+    }
+
+    found = await find_sources([EgressPreset.NPM, EgressPreset.APT], clients(answers))
+
+    assert found.rules == (web("packages.test"), web("deb.test", 80), web("sec.test", 80))
+    assert found.variables == {"NPM_CONFIG_REGISTRY": "https://packages.test/"}
+
+
+async def test_clients_that_are_missing_allow_nothing() -> None:
+    found = await find_sources(list(EgressPreset), clients({}))
+
+    assert found.rules == ()
+    assert len(found.notices) == 3
+
+
+def test_lines_that_are_not_options() -> None:
+    options = read_pip_options(
+        "global.a='b'\nglobal.broken=x(\nnothing\ninstall.a='c'\nother.a='d'"
+    )
+
+    assert options == {"a": "c"}
+
+
+async def test_this_machine_is_asked() -> None:
+    """Whatever is configured here: an answer, no failure, and nothing but hosts and ports."""
+    found = await find_sources(list(EgressPreset))
+
+    assert all(rule.host and rule.ports for rule in found.rules)
+    assert await run_client(("no-such-program",)) is None
+    assert await run_client(("false",)) is None
+    assert await run_client(("echo", "yes")) == "yes\n"
