@@ -45,6 +45,7 @@ class Yard:
 
         call = Call.of(task, str(number), "bash", {"command": command}, mutating=True)
         await self.calls.run(call, work)
+        await self.calls.settled(task)
 
     def read(self, path: str, task: str = OLD) -> str:
         return (self.root(task) / path).read_text()

@@ -88,7 +88,7 @@ NO_PATHS = [
     ("GET", "/tasks/a%20b/changes", 400),
     ("GET", "/tasks/%ff/changes", 400),
     ("PUT", "/tasks/nobody/outputs/x", 404),
-    ("PUT", "/tasks/t/outputs/..", 404),
+    ("PUT", "/tasks/t/outputs/..", 405),
     ("PUT", "/tasks/t/outputs/%2e%2e", 400),
     ("POST", "/tasks/nobody/mcp", 404),
     ("PUT", "/repositories/.x", 400),

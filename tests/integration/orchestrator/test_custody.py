@@ -14,7 +14,14 @@ from tests.support.worker_process import short_directory
 from orchestrator.domain.compaction import CompactionLimits
 from orchestrator.domain.task import NewTask, Task, TaskStatus
 from orchestrator.domain.thinning import ThinningLimits
-from orchestrator.errors import BundleRefused, StaleLease, StorageFailure, WorkerRefused, WorkLost
+from orchestrator.errors import (
+    BundleRefused,
+    StaleLease,
+    StorageFailure,
+    TreeGone,
+    WorkerRefused,
+    WorkLost,
+)
 from orchestrator.flow.export import TaskExport
 from orchestrator.flow.lease import Leased
 from orchestrator.flow.restore import Restored
@@ -173,7 +180,7 @@ class TestRestore:
 async def _patch_or_nothing(leased: Leased) -> str | None:
     try:
         return await patch(leased)
-    except WorkerRefused:
+    except TreeGone:
         return None
 
 

@@ -1,14 +1,16 @@
 """The command `python -m gpt_oss.scripted`: serves the shipped plays and those of the user."""
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from gpt_oss.scripted.listener import Address, ParentGone, bind, end_with_parent, location, serve
+from gpt_oss.scripted.listener import Address, Location, ParentGone, bind, end_with_parent, serve
 from gpt_oss.scripted.play import SHIPPED, PlayError, load_plays
 from gpt_oss.scripted.server import create_app
 
@@ -24,15 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             end_with_parent(options.exit_with_parent)
         plays = load_plays([*options.plays, SHIPPED])
         listener = bind(Address(options.host, options.port, options.uds))
-        if options.ready_fd is None:
-            _say(f"listening on {next(iter(location(listener).values()))}")
-        serve(create_app(plays), listener, options.ready_fd)
+        serve(create_app(plays), listener, partial(_announce, options.ready_fd))
     except (PlayError, ParentGone, OSError) as error:
         _say(str(error))
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _announce(ready_fd: int | None, where: Location) -> None:
+    if ready_fd is None:
+        _say(f"listening on {next(iter(where.values()))}")
+        return
+    with os.fdopen(ready_fd, "w", encoding="utf-8") as ready:
+        ready.write(json.dumps(where) + "\n")
 
 
 def _say(text: str) -> None:

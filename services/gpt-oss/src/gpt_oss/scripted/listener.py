@@ -2,17 +2,20 @@
 
 import ctypes
 import errno
-import json
 import os
 import signal
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+
+Location = dict[str, str]
+"""Where a server is reached: `{"url": ...}` or `{"uds": ...}`."""
 
 _PR_SET_PDEATHSIG = 1
 _BACKLOG = 512
@@ -57,8 +60,8 @@ def bind(address: Address) -> socket.socket:
     return listener
 
 
-def location(listener: socket.socket) -> dict[str, str]:
-    """Return where a bound socket is reached: `{"url": ...}` or `{"uds": ...}`."""
+def location(listener: socket.socket) -> Location:
+    """Return where a bound socket is reached."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return {"uds": name}
@@ -86,14 +89,13 @@ def end_with_parent(parent: int) -> None:
         raise ParentGone(f"the parent process {parent} is gone")
 
 
-def serve(app: Starlette, listener: socket.socket, ready_fd: int | None) -> None:
+def serve(app: Starlette, listener: socket.socket, ready: Callable[[Location], None]) -> None:
     """Serve until SIGTERM or SIGINT; then remove the unix socket, if it was one.
 
     Args:
         app: The application.
         listener: A bound socket.
-        ready_fd: Gets one JSON line with the `location` when requests are accepted, and is then
-            closed.
+        ready: Called with the `location` once requests are accepted and signals heeded.
     """
     config = uvicorn.Config(
         app,
@@ -108,20 +110,20 @@ def serve(app: Starlette, listener: socket.socket, ready_fd: int | None) -> None
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     where = location(listener)
-    _ReadyServer(config, where, ready_fd).run(sockets=[listener])
+    _ReadyServer(config, where, ready).run(sockets=[listener])
 
 
 class _ReadyServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, where: dict[str, str], ready_fd: int | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, where: Location, ready: Callable[[Location], None]
+    ) -> None:
         super().__init__(config)
         self._where = where
-        self._ready_fd = ready_fd
+        self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._ready_fd is not None:
-            with os.fdopen(self._ready_fd, "w", encoding="utf-8") as ready:
-                ready.write(json.dumps(self._where) + "\n")
+        self._ready(self._where)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Not after `run`: that ends by raising the signal again, which ends the process.
