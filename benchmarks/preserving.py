@@ -48,7 +48,7 @@ async def preserving(parts: House, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="berth-bench-objects-") as directory:
         root = Path(directory)
         preserve = Preserve(FileObjectStore(root / "objects"), parts.clock)
-        custody = await _custody(parts, preserve, root)
+        custody = await make_custody(parts, preserve, root)
         async with parts.lease.hold(parts.workspace, parts.generation) as leased:
             await parts.supply(task, leased.worker)
             async with leased.worker.toolbox(task.id) as toolbox:
@@ -63,7 +63,8 @@ async def preserving(parts: House, rounds: int) -> list[Figure]:
     return found
 
 
-async def _custody(parts: House, preserve: Preserve, root: Path) -> Custody:
+async def make_custody(parts: House, preserve: Preserve, root: Path) -> Custody:
+    """What brings trees out and back, on a disk of its own and the given storage."""
     data = Path(tempfile.mkdtemp(dir=root))
     store = GitCheckpointStore(data, repositories=parts.repositories, max_bytes=2**31)
     return await Custody.open(
@@ -141,7 +142,7 @@ async def _restores(
     assert manifest is not None
     for _ in range(rounds):
         await parts.runtime.remove(parts.workspace.container_name)
-        custody = await _custody(parts, preserve, root)
+        custody = await make_custody(parts, preserve, root)
         async with parts.lease.hold(parts.workspace, parts.generation) as leased:
             await parts.supply(task, leased.worker)
             began = time.perf_counter()
