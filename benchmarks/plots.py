@@ -51,15 +51,13 @@ def main() -> int:
 
 async def measured(directory: Path, choice: RuntimeChoice) -> list[Point]:
     """All points, each printed as it comes."""
-    print("  files  changed  checkpoint ms  export ms  bundle kB  restore ms")
+    print("  files  changed  checkpoint      export      bundle     restore")
     found = []
     async with house(directory, choice) as parts:
         async for point in points(parts):
             found.append(point)
-            print(
-                f"{point.files:7} {point.changed:8} {point.checkpoint_ms:14.1f} "
-                f"{point.export_ms:10.1f} {point.bundle_bytes / 1024:10.1f} {point.restore_ms:11.1f}"
-            )
+            costs = "".join(f"{panel.value(point):12.1f}" for panel in PANELS)
+            print(f"{point.files:7}{point.changed:9}{costs}", flush=True)
     return found
 
 
