@@ -24,6 +24,7 @@ WRITE = "Write a function slugify(text) and a test for it."
 RESULT_FIELDS = {
     *("task_id", "status", "stop_reason", "query", "answer", "changed_files", "diff", "steps"),
     *("workspace", "receipt", "error", "notices", "created_at", "finished_at"),
+    *("continues", "continued_by", "forked_from", "dry_run", "commands"),
 }
 RECEIPT_FIELDS = {
     *("prompt_tokens", "completion_tokens", "model_seconds", "tool_seconds", "wall_seconds"),

@@ -1,6 +1,7 @@
 """Tasks are spoken to, continued, forked and compared; nothing said is lost or heard twice."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -369,11 +370,25 @@ async def test_any_two_steps_are_compared(scene: Scene, fresh: SourceRepository)
     told = await diff(http, task_id, from_=4, to=LAST)
     assert added(told["diff"]) == ["three", "four"]
     assert told["changed_files"] == ["steps.txt"]
-    # One that is gone has taken the trees along.
+    # One that is gone has its trees in object storage.
     await http.delete(f"/containers/{container}")
-    await refused(await http.get(f"/tasks/{task_id}/diff"), 410, "tree_gone")
-    more = await until_ended(http, (await say(http, task_id, "Run: true"))["task_id"])
+    assert (await diff(http, task_id, from_=4, to=LAST)) == told
+    more = await until_ended(http, (await say(http, task_id, "Run: cat steps.txt"))["task_id"])
+    assert more["diff"] == task["diff"]
+
+
+async def test_without_container_and_storage_a_tree_is_gone(
+    scene: Scene, fresh: SourceRepository
+) -> None:
+    http = scene.http
+    task = await succeed(http, "Run: echo one > a.txt", repo_url=str(fresh.path))
+    workspace = task["workspace"]
+    await http.delete(f"/containers/{workspace['container']}")
+    shutil.rmtree(scene.service.data_dir / "objects" / "workspaces" / workspace["id"])
+    await refused(await http.get(f"/tasks/{task['task_id']}/diff"), 410, "tree_gone")
+    more = await until_ended(http, (await say(http, task["task_id"], "Run: true"))["task_id"])
     assert more["error"]["code"] == "tree_gone"
+    assert (await http.get(f"/tasks/{task['task_id']}")).json()["diff"] == task["diff"]
 
 
 @SANDBOX_ONLY

@@ -73,7 +73,9 @@ class Fleet:
             self._leave_all()
             self._replaced()
             return
-        lost = lost_leases(believed, told)
+        # What was given up while we asked is not lost.
+        still = self._shares.believed().items()
+        lost = dict(lost_leases(believed, told).items() & still)
         if lost:
             log.warning("leases_lost", workspaces=sorted(lost))
         for workspace_id, generation in lost.items():
