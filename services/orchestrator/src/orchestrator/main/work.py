@@ -12,8 +12,9 @@ from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.past_tree import require_past_tree
 from orchestrator.flow.preserve import Preserve
 from orchestrator.flow.recall import Recall
-from orchestrator.flow.run_task import RunTask, TaskParts
+from orchestrator.flow.run_task import RunTask
 from orchestrator.flow.supply import Supply
+from orchestrator.flow.task_parts import TaskParts
 from orchestrator.gateway.checkpoint_store import GitCheckpointStore
 from orchestrator.instructions import INSTRUCTIONS
 from orchestrator.main.containers import Containers
