@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tests.support.gcs import BUCKET, gcs_server
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.main import _objects
+from orchestrator.main.outside import open_objects
 from orchestrator.settings import Settings
 from orchestrator.storage.objects.files import FileObjectStore
 from orchestrator.storage.objects.gcs import GcsObjectStore
@@ -17,7 +17,7 @@ from orchestrator.storage.objects.gcs import GcsObjectStore
 @pytest.mark.parametrize("bucket", [None, ""])
 async def test_files_without_a_bucket(tmp_path: Path, bucket: str | None) -> None:
     async with AsyncExitStack() as stack:
-        objects = await _objects(Settings(data_dir=tmp_path, gcs_bucket=bucket), stack)
+        objects = await open_objects(Settings(data_dir=tmp_path, gcs_bucket=bucket), stack)
         assert isinstance(objects, FileObjectStore)
         await objects.put("k", b"x")
     assert (tmp_path / "objects").is_dir()
@@ -28,13 +28,13 @@ async def test_the_bucket_if_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         monkeypatch.setenv("GCS_BUCKET", BUCKET)
         async with AsyncExitStack() as stack:
-            objects = await _objects(Settings(data_dir=tmp_path), stack)
+            objects = await open_objects(Settings(data_dir=tmp_path), stack)
             assert isinstance(objects, GcsObjectStore)
             await objects.put("k", b"x")
         monkeypatch.setenv("GCS_BUCKET", "no-such-bucket")
         async with AsyncExitStack() as stack:
             with pytest.raises(ConfigurationError, match="GCS_BUCKET"):
-                await _objects(Settings(data_dir=tmp_path), stack)
+                await open_objects(Settings(data_dir=tmp_path), stack)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,26 +13,21 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.bundles import stream_bundle
 from agent.checkpoint_record import START, Checkpoint, PartState
-from agent.checkpoints import AUTHOR, Checkpoints, Place
+from agent.checkpoints import Checkpoints
 from agent.clones import RECEIVE_SECONDS, write_stream
-from agent.errors import BadRequest, StorageFailed, UnknownCommit
+from agent.errors import BadRequest, UnknownCommit
 from agent.git import git_environment, run_all, run_git
-from agent.git_directory import is_git_directory
 from agent.journal import JOURNAL
 from agent.layout import INCOMING, Layout
+from agent.places import Place
 from agent.records import COMMIT, EMPTY_TREE
-from agent.worktree_state import Branch
+from agent.state_commit import object_environment, put_back_git, read_state, write_state
 
-RECORD = "record.json"
-INDEX = "index"
-# The same state is the same commit, whenever it is asked for.
-_DATED = {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
 _REFERENCES = ("+refs/berth/*:refs/berth/*", "+refs/berth-states/*:refs/berth-states/*")
 
 
@@ -72,27 +67,6 @@ class TaskExport:
     failed: str = ""
     ended: tuple[str, ...] = ()
     parts: tuple[PartExport, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a state commit says beside its trees."""
-
-    commit: str
-    head: str
-    branch: Branch | None
-    left_out: tuple[str, ...]
-    empty: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, text: str) -> "_State":
-        try:
-            data: dict[str, Any] = json.loads(text)
-            branch = None if data["branch"] is None else Branch(**data["branch"])
-            left_out, empty = tuple(data["left_out"]), tuple(data["empty"])
-            return cls(data["commit"], data["head"], branch, left_out, empty)
-        except (ValueError, LookupError, TypeError):
-            raise StorageFailed("the record of the checkpoint is damaged") from None
 
 
 class CheckpointExport:
@@ -137,8 +111,8 @@ class CheckpointExport:
         Raises:
             UnknownCommit: One of them is not here.
         """
-        place = self._checkpoints.place(task_id, name)
-        environment = _environment(place)
+        place = self._checkpoints.places.one(task_id, name)
+        environment = object_environment(place)
         asked = "".join(f"{commit}^{{commit}}\n" for commit in (*tips, *without))
         told = await run_git(
             ["cat-file", "--batch-check=%(objecttype)"], place.reader.shadow,
@@ -155,7 +129,7 @@ class CheckpointExport:
             GitFailed: The bundle is broken, or needs commits that are not here.
             UnknownTask: The task has no tree.
         """
-        shadow = self._checkpoints.place(task_id, name).reader.shadow
+        shadow = self._checkpoints.places.one(task_id, name).reader.shadow
         with tempfile.TemporaryDirectory(dir=shadow.parent, prefix=INCOMING) as incoming:
             path = Path(incoming) / "bundle"
             await write_stream(path, bundle)
@@ -174,18 +148,18 @@ class CheckpointExport:
             BadRequest: The states are not those of the task's repositories.
             GitFailed: A commit is missing, or git could not write the tree.
         """
-        places = {place.part.name: place for place in self._checkpoints.places(task_id)}
+        places = {place.part.name: place for place in self._checkpoints.places.of(task_id)}
         if places.keys() != states.keys():
             raise BadRequest("a checkpoint has one state for each repository of the task")
-        read = await run_all(*(self._read(places[name], states[name]) for name in places))
+        read = await run_all(*(read_state(places[name], states[name]) for name in places))
         found = dict(zip(places, read, strict=True))
 
-        async def put_back_git(place: Place) -> None:
+        async def put_back(place: Place) -> None:
             name = place.part.name
-            await _put_back_git(place, states[name], found[name][1])
+            await put_back_git(place, states[name], found[name][1])
 
         target = Checkpoint(key, {name: part for name, (part, _) in found.items()})
-        await self._checkpoints.adopt(task_id, target, put_back_git)
+        await self._checkpoints.adopt(task_id, target, put_back)
 
     async def _parts(
         self, task_id: str, last: Checkpoint, places: Sequence[Place], room: Path
@@ -203,113 +177,10 @@ class CheckpointExport:
         return made[1]
 
     async def _part(self, place: Place, state: PartState, kept: Path) -> PartExport:
-        git = _Git(place)
-        commit = state.commit
-        if commit == EMPTY_TREE:
-            await git("hash-object", "-t", "tree", "-w", "--stdin", stdin=b"")
-            commit = await git("commit-tree", EMPTY_TREE, "-m", "Nothing yet")
-        head = await _head(git, kept, state.branch)
-        record = _State(commit, head, state.branch, state.left_out, state.empty)
-        blob = await git("hash-object", "-w", "--stdin", stdin=json.dumps(asdict(record)).encode())
-        entries = f"100644 blob {blob}\t{RECORD}\n"
-        index = await _index_tree(git, kept / INDEX)
-        if index:
-            entries += f"040000 tree {index}\t{INDEX}\n"
-        tree = await git("mktree", stdin=entries.encode())
-        parents = [part for each in dict.fromkeys((commit, head)) if each for part in ("-p", each)]
-        made = await git("commit-tree", tree, *parents, "-m", "State")
+        commit, made = await write_state(place, state, kept)
         start = "" if place.part.start == EMPTY_TREE else place.part.start
         references = await asyncio.to_thread(_references, place)
         return PartExport(place.part.name, start, commit, made, references)
-
-    async def _read(self, place: Place, commit: str) -> tuple[PartState, _State]:
-        git = _Git(place)
-        state = _State.from_json(await git("cat-file", "blob", f"{commit}:{RECORD}"))
-        tree = await git("rev-parse", "--verify", f"{state.commit}^{{tree}}")
-        # The branch is put back with the rest of git's state.
-        return PartState(state.commit, tree, None, state.left_out, state.empty), state
-
-
-class _Git:
-    """Git with the objects of one repository's checkpoints and of the task itself."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._environment = _environment(place) | AUTHOR | _DATED
-
-    async def __call__(self, *arguments: str, stdin: bytes | None = None) -> str:
-        return (await self._run(arguments, stdin, check=True)) or ""
-
-    async def tried(self, *arguments: str, index: Path | None = None) -> str | None:
-        """What git says; None if it fails."""
-        return await self._run(arguments, None, check=False, index=index)
-
-    async def _run(
-        self,
-        arguments: Sequence[str],
-        stdin: bytes | None,
-        *,
-        check: bool,
-        index: Path | None = None,
-    ) -> str | None:
-        extra = {} if index is None else {"GIT_INDEX_FILE": str(index)}
-        shadow = self.place.reader.shadow
-        done = await run_git(
-            arguments, shadow, environment=self._environment | extra, stdin=stdin, check=check
-        )
-        return done.text if done.code == 0 else None
-
-
-def _environment(place: Place) -> dict[str, str]:
-    environment = {"GIT_DIR": str(place.reader.shadow)}
-    if place.private is not None:
-        environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(place.private / "objects")
-    return environment
-
-
-async def _head(git: _Git, kept: Path, branch: Branch | None) -> str:
-    """The commit that the task's HEAD is at, if it is here; else nothing."""
-    commit = "" if branch is None else branch.commit
-    if branch is None and (kept / "HEAD").is_file():
-        commit = (kept / "HEAD").read_text(errors="replace").strip()
-    if not COMMIT.fullmatch(commit):
-        return ""
-    found = await git.tried("cat-file", "-e", f"{commit}^{{commit}}")
-    return "" if found is None else commit
-
-
-async def _index_tree(git: _Git, index: Path) -> str:
-    """The tree of the task's index; nothing if it has none that makes a tree."""
-    if not index.is_file():
-        return ""
-    return await git.tried("write-tree", index=index) or ""
-
-
-async def _put_back_git(place: Place, commit: str, state: _State) -> None:
-    """Give a worktree's own git its HEAD, its branch, its index and the commits behind them."""
-    private = place.private
-    if private is None or not is_git_directory(private) or not state.head:
-        return
-    git = _Git(place)
-    index = await git.tried("rev-parse", "--verify", "--quiet", f"{commit}:{INDEX}")
-    wanted = "".join(f"{each}\n" for each in (state.head, index, f"^{place.part.start}") if each)
-    pack = private / "objects" / "pack" / "pack"
-    pack.parent.mkdir(exist_ok=True)
-    await git("pack-objects", "--revs", "-q", str(pack), stdin=wanted.encode())
-    own = {"GIT_DIR": str(private), "GIT_WORK_TREE": str(place.reader.worktree)}
-
-    async def run(*arguments: str, check: bool = True) -> None:
-        await run_git(arguments, place.reader.worktree, environment=own, check=check)
-
-    if state.branch is None:
-        await run("update-ref", "--no-deref", "HEAD", state.head)
-    else:
-        await run("update-ref", state.branch.name, state.head)
-        await run("symbolic-ref", "HEAD", state.branch.name)
-    if index:
-        await run("read-tree", index)
-        # Its exit code says only whether files differ from the index.
-        await run("update-index", "-q", "--refresh", check=False)
 
 
 def _add_ended(record: Path, ended: set[str]) -> None:

@@ -20,65 +20,19 @@ the tree's attributes, as in any checkout.
 """
 
 import asyncio
-import os
-import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from agent.checkpoint_record import (
-    START,
-    START_NAME,
-    Checkpoint,
-    History,
-    PartState,
-    state_name,
-)
-from agent.errors import BadRequest, StorageFailed
-from agent.git import run_all, run_git
-from agent.git_directory import is_git_directory
-from agent.journal import write_whole
+from agent.checkpoint_record import START, Checkpoint, History
+from agent.errors import StorageFailed
+from agent.git import run_all
 from agent.layout import Layout
-from agent.records import EMPTY_TREE, Part, TaskRecord
-from agent.tree_reader import Found, TreeReader, covers
+from agent.part_states import PartStates
+from agent.places import Place, Places
 from agent.trees import Trees
-from agent.worktree_rest import empty_directories, put_back_empty, remove_all
-from agent.worktree_state import (
-    Branch,
-    current_branch,
-    has_state,
-    keep_state,
-    put_back_branch,
-    put_back_state,
-)
-from agent.worktrees import Worktrees, remove_tree
-
-_STATES = "states"
-_INDEX = "kept"
-AUTHOR = {
-    f"GIT_{role}_{what}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "Berth"), ("EMAIL", "berth@localhost"))
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One repository of a task."""
-
-    task: str
-    part: Part
-    reader: TreeReader
-    private: Path | None
-    """The git directory that the task uses; none in a scratch task."""
-
-    async def git(self, *arguments: str) -> str:
-        """Run git on the tree with the index of the checkpoints."""
-        environment = self.reader.environment(self.reader.index) | AUTHOR
-        output = await run_git(arguments, self.reader.shadow, environment=environment)
-        return output.text
 
 
 class Checkpoints:
@@ -86,8 +40,8 @@ class Checkpoints:
 
     def __init__(self, layout: Layout, trees: Trees) -> None:
         self._layout = layout
-        self._trees = trees
-        self._worktrees = Worktrees(layout)
+        self._states = PartStates(layout)
+        self.places = Places(layout, trees)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def begin(self, task_id: str) -> str:
@@ -110,9 +64,9 @@ class Checkpoints:
         async with self._locks[task_id]:
             history = await self._history(task_id)
             last = history.last
-            places = self.places(task_id)
+            places = self.places.of(task_id)
             states = await run_all(
-                *(self._part_added(place, last.parts[place.part.name], key) for place in places)
+                *(self._states.added(place, last.parts[place.part.name], key) for place in places)
             )
             parts = {place.part.name: state for place, state in zip(places, states, strict=True)}
             previous = history.before(key)
@@ -152,8 +106,8 @@ class Checkpoints:
                 )
             await run_all(
                 *(
-                    self._part_restored(place, target, target.parts[place.part.name])
-                    for place in self.places(task_id)
+                    self._states.restored(place, target, target.parts[place.part.name])
+                    for place in self.places.of(task_id)
                 )
             )
             await asyncio.to_thread(self._save, task_id, History(target))
@@ -165,10 +119,9 @@ class Checkpoints:
         """
         async with self._locks[task_id]:
             last = (await self._history(task_id)).last
-            places = self.places(task_id)
+            places = self.places.of(task_id)
             for place in places:
-                kept = self._state(place, last.state)
-                await asyncio.to_thread(_copy_state, kept, room / place.part.name)
+                await self._states.copied(place, last.state, room / place.part.name)
             return last, places
 
     async def adopt(
@@ -185,13 +138,15 @@ class Checkpoints:
         """
         async with self._locks[task_id]:
             await self._history(task_id)
-            places = self.places(task_id)
+            places = self.places.of(task_id)
             parts = target.parts
             await run_all(
-                *(self._part_restored(each, target, parts[each.part.name]) for each in places)
+                *(self._states.restored(each, target, parts[each.part.name]) for each in places)
             )
             await run_all(*(rest(each) for each in places))
-            branches = await run_all(*(self._keep_state(each, target.state) for each in places))
+            branches = await run_all(
+                *(self._states.keep_git(each, target.state) for each in places)
+            )
             settled = {
                 each.part.name: replace(parts[each.part.name], branch=branch)
                 for each, branch in zip(places, branches, strict=True)
@@ -199,186 +154,17 @@ class Checkpoints:
             history = History(replace(target, parts=settled))
             await asyncio.to_thread(self._save, task_id, history)
 
-    def places(self, task_id: str) -> list[Place]:
-        """The repositories of a task.
-
-        Raises:
-            UnknownTask: The task has no tree.
-        """
-        record = self._trees.record(task_id)
-        return [self._place(task_id, record, part) for part in record.parts]
-
-    def place(self, task_id: str, name: str) -> Place:
-        """One repository of a task.
-
-        Raises:
-            BadRequest: The task has none of this name.
-        """
-        for each in self.places(task_id):
-            if each.part.name == name:
-                return each
-        raise BadRequest(f"the task has no repository {name[:64]!r}")
-
     async def _history(self, task_id: str) -> History:
         found = await asyncio.to_thread(History.load, self._layout.record(task_id))
         if found is None:
-            places = self.places(task_id)
-            states = await run_all(*(self._part_at_start(place) for place in places))
+            places = self.places.of(task_id)
+            states = await run_all(*(self._states.at_start(place) for place in places))
             parts = {place.part.name: state for place, state in zip(places, states, strict=True)}
             found = History(Checkpoint(START, parts))
             await asyncio.to_thread(self._save, task_id, found)
         return found
 
-    def _place(self, task_id: str, record: TaskRecord, part: Part) -> Place:
-        reader = TreeReader(
-            self._layout.shadow(task_id, part.name),
-            self._layout.task(task_id) / part.directory,
-            part.submodules,
-            record.hidden(part),
-            base=_INDEX,
-            staged=_INDEX,
-        )
-        private = self._layout.git_directory(task_id, part.directory)
-        return Place(task_id, part, reader, None if part.start == EMPTY_TREE else private)
-
-    async def _part_at_start(self, place: Place) -> PartState:
-        start = place.part.start
-        await asyncio.to_thread(_first_index, place.reader)
-        state = PartState(start, await place.git("rev-parse", f"{start}^{{tree}}"))
-        # What was done before the first call that has a key is kept with the start.
-        return await self._part_added(place, state, START)
-
-    async def _part_added(self, place: Place, before: PartState, key: str) -> PartState:
-        found, empty, branch = await asyncio.gather(
-            place.reader.find(),
-            empty_directories(place.reader),
-            self._keep_state(place, state_name(key)),
-        )
-        left_out = await self._staged(place, found)
-        if found.removed:
-            # What a removed file leaves empty shows only to an index without the file.
-            empty = await empty_directories(place.reader)
-        tree = await place.git("write-tree")
-        commit = before.commit
-        if tree != before.tree:
-            commit = await self._committed(place, tree, before.commit, key)
-        else:
-            # Of the same call, if that was broken off after its checkpoint and then done again.
-            _reference(place, key).unlink(missing_ok=True)
-        return PartState(commit, tree, branch, _texts(left_out), empty)
-
-    async def _staged(self, place: Place, found: Found) -> tuple[bytes, ...]:
-        """Bring the index up to date with what was found; returns the paths it cannot carry.
-
-        What it cannot carry it must not have in an older form either: going back would put that
-        in the place of the newer.
-        """
-        submodules = {os.fsencode(path) for path in place.part.submodules}
-        gone = tuple(
-            path for path in found.left_out if path not in submodules and not path.endswith(b"/")
-        )
-        found = replace(found, removed=(*found.removed, *gone))
-        if found.nothing:
-            return found.left_out
-        refused = await place.reader.stage(found)
-        if refused:
-            await place.reader.stage(Found((), refused, (), ()))
-        return (*found.left_out, *refused)
-
-    async def _committed(self, place: Place, tree: str, parent: str, key: str) -> str:
-        parents = [] if parent == EMPTY_TREE else ["-p", parent]
-        message = f"Task {place.task}: {key or START_NAME}"
-        commit = await place.git("commit-tree", tree, *parents, "-m", message)
-        await asyncio.to_thread(_write_reference, _reference(place, key), commit)
-        return commit
-
-    async def _keep_state(self, place: Place, name: str) -> Branch | None:
-        if place.private is None:
-            return None
-        kept = self._state(place, name)
-        await asyncio.to_thread(keep_state, place.private, kept)
-        return await current_branch(place.private, kept)
-
-    async def _part_restored(self, place: Place, target: Checkpoint, state: PartState) -> None:
-        reader = place.reader
-        await asyncio.to_thread(_ready_for_checkout, place)
-        await place.git("read-tree", "--reset", "-u", state.commit)
-        kept = tuple(os.fsencode(path) for path in state.left_out)
-        found = await reader.find()
-        new = [path for path in found.untracked if not covers(kept, path.rstrip(b"/"))]
-        await asyncio.to_thread(remove_all, reader.worktree, new)
-        empty = await empty_directories(reader)
-        await asyncio.to_thread(put_back_empty, reader.worktree, empty, state.empty)
-        if place.private is not None:
-            kept_state = self._state(place, target.state)
-            await self._put_back_git(place, place.private, kept_state, state.branch)
-
-    async def _put_back_git(
-        self, place: Place, private: Path, kept: Path, branch: Branch | None
-    ) -> None:
-        if not has_state(kept):
-            return
-        if not is_git_directory(private):
-            await self._worktrees.equip(place.task, place.part)
-            return
-        await asyncio.to_thread(put_back_state, kept, private)
-        if branch is not None:
-            await put_back_branch(private, branch)
-
-    def _state(self, place: Place, name: str) -> Path:
-        return state_directory(self._layout, place.task, name, place.part.name)
-
     def _save(self, task_id: str, history: History) -> None:
-        directory = self._layout.record(task_id)
-        history.save(directory)
+        history.save(self._layout.record(task_id))
         needed = {each.state for each in (history.last, history.previous) if each is not None}
-        states = directory / _STATES
-        for state in list(states.iterdir()) if states.is_dir() else ():
-            if state.name not in needed:
-                remove_tree(state)
-
-
-def state_directory(layout: Layout, task_id: str, name: str, part: str) -> Path:
-    """Where git's state of a worktree at a checkpoint is kept."""
-    return layout.record(task_id) / _STATES / name / part
-
-
-def _reference(place: Place, key: str) -> Path:
-    return place.reader.shadow / "refs" / "berth" / place.task / (key or START_NAME)
-
-
-def _copy_state(kept: Path, room: Path) -> None:
-    """Copy what of git's state leaves the container: HEAD and the index."""
-    room.mkdir(parents=True)
-    for name in ("HEAD", "index"):
-        path = kept / name
-        if path.is_file() and not path.is_symlink():
-            # Git never writes into these but puts others in their place.
-            os.link(path, room / name)
-
-
-def _texts(paths: Sequence[bytes]) -> tuple[str, ...]:
-    return tuple(os.fsdecode(path.rstrip(b"/")) for path in paths)
-
-
-def _first_index(reader: TreeReader) -> None:
-    """Follow the tree from the start's index on; a scratch task begins without one."""
-    reader.index.with_name(f"{reader.index.name}.lock").unlink(missing_ok=True)
-    reader.index.unlink(missing_ok=True)
-    first = reader.shadow / "index"
-    if first.exists():
-        shutil.copy2(first, reader.index)
-
-
-def _write_reference(reference: Path, commit: str) -> None:
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(reference, f"{commit}\n".encode(), durable=False)
-
-
-def _ready_for_checkout(place: Place) -> None:
-    """Have a worktree where there was one, and no lock of a process that was killed."""
-    worktree = place.reader.worktree
-    if worktree.is_symlink() or not worktree.is_dir():
-        worktree.unlink(missing_ok=True)
-        worktree.mkdir(parents=True)
-    place.reader.index.with_name(f"{_INDEX}.lock").unlink(missing_ok=True)
+        self._states.forget_others(task_id, needed)

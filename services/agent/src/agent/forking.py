@@ -19,12 +19,13 @@ from pathlib import Path
 
 from agent.checkpoint_record import Checkpoint, History, PartState
 from agent.checkpoint_refs import read_commits
-from agent.checkpoints import Checkpoints, state_directory
+from agent.checkpoints import Checkpoints
 from agent.errors import StorageFailed
 from agent.git import run_git
 from agent.git_directory import copy_history, is_git_directory
 from agent.inside import keep_output, place_file
 from agent.layout import OUTPUTS, PRIVATE, Layout
+from agent.part_states import state_directory
 from agent.records import EMPTY_TREE, Part, TaskRecord, forked_record
 from agent.trees import Trees
 from agent.worktree_rest import put_back_empty

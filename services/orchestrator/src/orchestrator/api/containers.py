@@ -1,12 +1,13 @@
 """Containers: what runs, and how to end it."""
 
 import re
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
 
-from orchestrator.api.schemas import ContainerBody
 from orchestrator.api.services import Use
 from orchestrator.domain.task import TaskFilter, TaskStatus
 from orchestrator.domain.workspace import CONTAINER_PREFIX, ID_LENGTH
@@ -17,6 +18,16 @@ router = APIRouter(tags=["containers"])
 NAME = re.compile(rf"{CONTAINER_PREFIX}[0-9a-f]{{{ID_LENGTH}}}")
 MAX_NAME_SHOWN = 80
 MAX_LINES = 10_000
+
+
+class ContainerBody(BaseModel):
+    """A container of this deployment."""
+
+    name: str
+    workspace_id: str
+    runtime: str
+    state: Literal["running", "paused", "stopped", "broken"]
+    created_at: datetime
 
 
 @router.get(

@@ -4,7 +4,7 @@ import json
 
 from pydantic import JsonValue
 
-from orchestrator.api.schemas import CommandBody, TaskBody, task_body
+from orchestrator.api.task_body import CommandBody, TaskBody, task_body
 from orchestrator.domain.events import Event, EventKind
 from orchestrator.domain.task import Task
 from orchestrator.ports import EventLog

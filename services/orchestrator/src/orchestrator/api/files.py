@@ -1,8 +1,10 @@
 """Files uploaded for tasks to come."""
 
-from fastapi import APIRouter, Request, Response
+from datetime import datetime
 
-from orchestrator.api.schemas import UploadBody
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
 from orchestrator.api.services import Use
 from orchestrator.errors import InvalidRequest, RequestTooLarge
 from orchestrator.ports import ObjectInfo
@@ -11,6 +13,14 @@ router = APIRouter(tags=["files"])
 
 REPLACED = "\ufffd"  # what the server makes of bytes that are no UTF-8
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class UploadBody(BaseModel):
+    """An uploaded file; `size` in bytes."""
+
+    name: str
+    size: int
+    updated_at: datetime
 
 
 @router.put(

@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from orchestrator.api.dry_run import shown_task
 from orchestrator.api.live import narrated, service_stopping
-from orchestrator.api.schemas import OrchestrateBody, TaskBody, task_body
+from orchestrator.api.request_bodies import OrchestrateBody
 from orchestrator.api.services import Services, Use
 from orchestrator.api.sse import HEADERS, frame, with_heartbeats
+from orchestrator.api.task_body import TaskBody, task_body
 from orchestrator.domain.events import Event
 from orchestrator.domain.task import TaskFilter, TaskStatus
 from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from orchestrator.api.schemas import BudgetBody, Strict, TaskBody, said, task_body
+from orchestrator.api.request_bodies import BudgetBody, Strict, said
 from orchestrator.api.services import Use
+from orchestrator.api.task_body import TaskBody, task_body
 from orchestrator.api.tasks import IdempotencyKey, require_short
 from orchestrator.domain.request import ForkRequest
 

@@ -1,11 +1,24 @@
 """Workspaces: the repositories that tasks have been run in."""
 
-from fastapi import APIRouter
+from datetime import datetime
 
-from orchestrator.api.schemas import WorkspaceBody
+from fastapi import APIRouter
+from pydantic import BaseModel
+
 from orchestrator.api.services import Use
 
 router = APIRouter(tags=["workspaces"])
+
+
+class WorkspaceBody(BaseModel):
+    """A workspace that tasks have used."""
+
+    id: str
+    repositories: list[str]
+    container: str
+    task_count: int
+    created_at: datetime
+    last_used_at: datetime
 
 
 @router.get("/workspaces", response_model=list[WorkspaceBody], summary="Known workspaces")

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.domain.container import (
@@ -28,25 +27,20 @@ from orchestrator.ports import RuntimeInfo
 from orchestrator.runtimes.deployment import (
     DEFAULT_DEPLOYMENT,
     Deployment,
-    fingerprint,
     place_of,
 )
 from orchestrator.runtimes.docker_container import (
     BIRTH_LABEL,
     DEPLOYMENT_LABEL,
-    FINGERPRINT_LABEL,
-    HOME_LABEL,
     PLACE_LABEL,
     RUNTIME,
-    VERSION_LABEL,
-    WORKSPACE_LABEL,
-    Creation,
     Inspected,
     Listed,
     creation_body,
 )
 from orchestrator.runtimes.docker_engine import DockerEngine
 from orchestrator.runtimes.docker_objects import DockerObjects, NameTaken
+from orchestrator.runtimes.docker_recipe import DockerRecipe
 from orchestrator.runtimes.docker_work import DockerWork, volume_of
 from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.locks import NamedLocks
@@ -63,7 +57,6 @@ ATTEMPTS = 10
 ATTEMPT_PAUSE_SECONDS = 0.1  # the engine reserves a name before the container can be seen
 STOP_SECONDS = 2
 FAILURE_LOG_LINES = 20
-HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
 class DockerRuntime:
@@ -99,12 +92,19 @@ class DockerRuntime:
         self._transport = transport
         self._start_timeout_seconds = start_timeout_seconds
         self._reason = reason
-        self._agent_command = agent_command
         self._sockets = SocketDirectories(data_dir)
         self._engine = DockerEngine()
         self._objects = DockerObjects(self._engine)
         self._place = place_of(data_dir)
         self._work = DockerWork(self._objects, self._deployment, self._sockets, self._place)
+        self._recipe = DockerRecipe(
+            self._objects,
+            deployment=self._deployment,
+            sockets=self._sockets,
+            place=self._place,
+            transport=transport,
+            agent_command=agent_command,
+        )
         self._locks = NamedLocks()
         self._gate = StartGate()
 
@@ -142,7 +142,7 @@ class DockerRuntime:
 
     async def fingerprint(self, limits: Limits) -> str:
         """See `ports.Runtime.fingerprint`."""
-        return self._fingerprint(limits, await self._objects.image_id(self._image))
+        return self._recipe.fingerprint(limits, await self._objects.image_id(self._image))
 
     async def tidy(self, known: Collection[str]) -> Sequence[str]:
         """See `ports.Runtime.tidy`."""
@@ -203,7 +203,7 @@ class DockerRuntime:
         found, image = await asyncio.gather(
             self.poll(spec.name), self._objects.image_id(self._image)
         )
-        wanted = self._fingerprint(spec.limits, image)
+        wanted = self._recipe.fingerprint(spec.limits, image)
         how = decide_reuse(found, wanted, in_use=spec.in_use)
         if found is not None and how in {Reuse.REUSE, Reuse.RESUME}:
             if how is Reuse.RESUME:
@@ -235,38 +235,9 @@ class DockerRuntime:
         if self._transport is Transport.SOCKET:
             self._sockets.make(home)
         if how in {Reuse.CREATE, Reuse.RECREATE}:
-            creation = await self._creation(spec, image, home, wanted, birth)
+            creation = await self._recipe.creation(spec, image, home, wanted, birth)
             await self._objects.create(qualified, creation_body(creation))
         await self._objects.start(qualified)
-
-    async def _creation(
-        self, spec: ContainerSpec, image: str, home: str, wanted: str, birth: str
-    ) -> Creation:
-        labels = {
-            HOME_LABEL: home,
-            PLACE_LABEL: self._place,
-            DEPLOYMENT_LABEL: self._deployment.name,
-            WORKSPACE_LABEL: spec.workspace_id,
-            FINGERPRINT_LABEL: wanted,
-            VERSION_LABEL: version("berth"),
-        }
-        creation = Creation(
-            spec=spec,
-            image=image,
-            volume=volume_of(home),
-            labels=labels,
-            birth=birth,
-            command=self._agent_command,
-        )
-        if self._transport is Transport.TCP:
-            network = f"berth-{self._deployment.name}"
-            await self._objects.make_network(network, {DEPLOYMENT_LABEL: self._deployment.name})
-            return replace(creation, network=network)
-        return replace(
-            creation,
-            sockets=self._sockets.path(home),
-            hosts=self._sockets.write("hosts", HOSTS),
-        )
 
     async def _is_running(self, name: str) -> bool:
         now = await self.poll(name)
@@ -294,18 +265,6 @@ class DockerRuntime:
     async def _remove_container(self, name: str) -> None:
         if await self.poll(name) is not None:
             await self._objects.remove(self._deployment.qualify(name))
-
-    def _fingerprint(self, limits: Limits, image: str) -> str:
-        return fingerprint(
-            image=image,
-            memory=limits.memory_bytes,
-            cpus=limits.cpus,
-            pids=limits.pids,
-            transport=self._transport,
-            # A container of another orchestrator has its socket where we do not look for it.
-            sockets=None if self._transport is Transport.TCP else str(self._sockets.root),
-            version=version("berth"),
-        )
 
     def _container(self, name: str, facts: Inspected | Listed) -> Container:
         socket: Endpoint | None = None

@@ -3,9 +3,7 @@
 import asyncio
 import hashlib
 import os
-import platform
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,21 +21,14 @@ from orchestrator.errors import (
     ContainerNotFound,
     ContainerStartFailed,
     RuntimeFailure,
-    RuntimeUnavailable,
 )
 from orchestrator.ports import RuntimeInfo
-from orchestrator.runtimes.bubblewrap import (
-    counts_processes_by_namespace,
-    installed_version,
-    sandbox_problem,
-)
 from orchestrator.runtimes.cgroups import CONTROLLERS, Cgroups
-from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment, fingerprint
+from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment
 from orchestrator.runtimes.freezing import freeze, thaw
 from orchestrator.runtimes.gate import StartGate
-from orchestrator.runtimes.interpreter import find_interpreter
 from orchestrator.runtimes.locks import NamedLocks
-from orchestrator.runtimes.processes import Process, end_process
+from orchestrator.runtimes.processes import Process
 from orchestrator.runtimes.readiness import (
     Readiness,
     is_responsive,
@@ -45,14 +36,13 @@ from orchestrator.runtimes.readiness import (
     wait_until_healthy,
 )
 from orchestrator.runtimes.sandbox_launcher import Places, SandboxLauncher
+from orchestrator.runtimes.sandbox_machine import SandboxMachine
 from orchestrator.runtimes.sandbox_record import SandboxRecord
+from orchestrator.runtimes.sandbox_remains import SandboxRemains
 from orchestrator.runtimes.sandbox_store import SandboxStore
-from orchestrator.runtimes.seccomp import filter_program
 from orchestrator.runtimes.socket_directory import SocketDirectories
-from orchestrator.runtimes.system_tree import write_made_files
 
 NAME = "sandbox"
-FAILURE_LOG_LINES = 20
 STOP_SECONDS = 2.0
 PARALLEL_STARTS = 4  # more at once only slow each other down, past the time a start may take
 ALWAYS_ENFORCED = ("files", "processes", "network", "user", "capabilities", "open files")
@@ -89,22 +79,21 @@ class SandboxRuntime:
         self._uid = uid
         self._start_timeout_seconds = start_timeout_seconds
         self._reason = reason
-        self._agent_command = agent_command
         self._sockets = SocketDirectories(data_dir)
         place = hashlib.sha256(os.fsencode(self._store.root)).hexdigest()[:8]
         self._cgroups = Cgroups(f"{deployment}-{place}")
-        self._controllers: frozenset[str] | None = None
-        self._launcher: SandboxLauncher | None = None
-        self._code: list[str] = []
-        self._preparing = asyncio.Lock()
+        self._machine = SandboxMachine(
+            self._store, self._cgroups, uid=uid, agent_command=agent_command
+        )
+        self._remains = SandboxRemains(self._store, self._cgroups, self._sockets, self._deployment)
         self._locks = NamedLocks()
         self._gate = StartGate()
 
     async def ensure(self, spec: ContainerSpec) -> Container:
         """See `ports.Runtime.ensure`."""
         async with self._locks.hold(spec.name):
-            launcher, controllers = await self._prepare()
-            wanted = self._fingerprint(spec.limits)
+            launcher, controllers = await self._machine.prepared()
+            wanted = await self._machine.fingerprint(spec.limits)
             found = self._look(spec.name)
             how = decide_reuse(found, wanted, in_use=spec.in_use)
             if found is not None and how in {Reuse.REUSE, Reuse.RESUME}:
@@ -116,7 +105,7 @@ class SandboxRuntime:
                 how = decide_reuse(found, wanted)
                 if how in {Reuse.REUSE, Reuse.RESUME}:
                     how = Reuse.RECREATE  # runs but hangs
-            await self._end(spec.name, grace_seconds=0)
+            await self._remains.end(spec.name, grace_seconds=0)
             keep_birth = found is not None and how is Reuse.START
             record = SandboxRecord(
                 workspace_id=spec.workspace_id,
@@ -148,23 +137,22 @@ class SandboxRuntime:
 
     async def fingerprint(self, limits: Limits) -> str:
         """See `ports.Runtime.fingerprint`."""
-        await self._prepare()
-        return self._fingerprint(limits)
+        return await self._machine.fingerprint(limits)
 
     async def tidy(self, known: Collection[str]) -> Sequence[str]:
         """See `ports.Runtime.tidy`."""
-        return await asyncio.to_thread(self._tidy, known)
+        return await asyncio.to_thread(self._remains.tidy, known)
 
     async def stop(self, name: str) -> None:
         """See `ports.Runtime.stop`."""
         async with self._locks.hold(name):
-            await self._end(name, grace_seconds=STOP_SECONDS)
+            await self._remains.end(name, grace_seconds=STOP_SECONDS)
 
     async def remove(self, name: str) -> None:
         """See `ports.Runtime.remove`."""
         async with self._locks.hold(name):
-            await self._end(name, grace_seconds=0)
-            await self._delete(name)
+            await self._remains.end(name, grace_seconds=0)
+            await self._remains.delete(name)
 
     async def list(self) -> Sequence[Container]:
         """See `ports.Runtime.list`."""
@@ -179,7 +167,7 @@ class SandboxRuntime:
 
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
-        launcher, controllers = await self._prepare()
+        launcher, controllers = await self._machine.prepared()
         limits = {controller: controller in controllers for controller in CONTROLLERS}
         limits["pids"] |= launcher.limit_processes
         limits["seccomp"] = launcher.system_calls is not None
@@ -194,52 +182,6 @@ class SandboxRuntime:
     async def close(self) -> None:
         """See `ports.Runtime.close`; an empty set of control groups goes."""
         await asyncio.to_thread(self._cgroups.remove_set)
-
-    async def _prepare(self) -> tuple[SandboxLauncher, frozenset[str]]:
-        """Find out once what this machine can do.
-
-        Raises:
-            RuntimeUnavailable: It can make no sandbox; tried again on the next call.
-        """
-        async with self._preparing:
-            if self._launcher is None or self._controllers is None:
-                problem = await sandbox_problem(self._uid)
-                if problem is not None:
-                    raise RuntimeUnavailable(problem)
-                self._controllers = await asyncio.to_thread(self._cgroups.usable)
-                self._launcher = await self._make_launcher(self._controllers)
-            return self._launcher, self._controllers
-
-    async def _make_launcher(self, controllers: frozenset[str]) -> SandboxLauncher:
-        as_root = os.geteuid() == 0
-        interpreter = find_interpreter()
-        self._code = await asyncio.to_thread(interpreter.digest_facts)
-        uid, gid = (self._uid, self._uid) if as_root else (os.getuid(), os.getgid())
-        etc = self._store.root / ".etc"
-        self._store.make_root()
-        write_made_files(etc, uid, gid)
-        # -P: nothing in the workspace may stand in for a module of the worker.
-        # -S: no *.pth file of the machine's Python may run code.
-        command = self._agent_command or (interpreter.executable, "-P", "-S", "-m", "agent")
-        return SandboxLauncher(
-            drop_to=uid if as_root else None,
-            interpreter=interpreter,
-            command=tuple(command),
-            etc=etc,
-            bwrap_version=await installed_version(),
-            system_calls=filter_program(platform.machine()),
-            limit_processes="pids" not in controllers
-            and counts_processes_by_namespace(platform.release()),
-        )
-
-    def _fingerprint(self, limits: Limits) -> str:
-        return fingerprint(
-            code=self._code,
-            memory=limits.memory_bytes,
-            cpus=limits.cpus,
-            pids=limits.pids,
-            uid=self._uid,
-        )
 
     async def _start(
         self,
@@ -261,17 +203,17 @@ class SandboxRuntime:
                 process = await launcher.start(places, spec.limits, groups, write_record)
                 readiness = await self._wait(spec.name, process)
         except asyncio.CancelledError:
-            await self._clear_failed(spec.name, is_new=is_new)
+            await self._remains.clear_failed(spec.name, is_new=is_new)
             raise
         except TimeoutError:
             readiness = Readiness.SILENT
         except OSError as error:
-            await self._clear_failed(spec.name, is_new=is_new)
+            await self._remains.clear_failed(spec.name, is_new=is_new)
             raise ContainerStartFailed(
                 f"{spec.name} cannot be started: {error}", name=spec.name
             ) from error
         if readiness is not Readiness.READY:
-            log = await self._clear_failed(spec.name, is_new=is_new)
+            log = await self._remains.clear_failed(spec.name, is_new=is_new)
             raise start_failure(spec.name, readiness, self._start_timeout_seconds, log)
 
     async def _is_responsive(self, name: str, found: Container) -> bool:
@@ -291,54 +233,12 @@ class SandboxRuntime:
         endpoint = self._sockets.endpoint(self._store.home(name))
         return await wait_until_healthy(endpoint, self._start_timeout_seconds, is_alive)
 
-    async def _clear_failed(self, name: str, *, is_new: bool) -> str:
-        """Remove what a failed start has left, also the workspace if it is new; returns the log."""
-        await self._end(name, grace_seconds=0)
-        log = await asyncio.to_thread(self._store.tail, name, FAILURE_LOG_LINES)
-        if is_new:
-            await self._delete(name)
-        else:
-            self._store.forget(name)
-        return log
-
     def _make_places(self, name: str) -> Places:
         workspace = self._store.make_workspace(name)
         if os.geteuid() == 0:
             os.chown(workspace, self._uid, self._uid)
         sockets = self._sockets.make(self._store.home(name))
         return Places(workspace=workspace, sockets=sockets, log=self._store.fresh_log(name))
-
-    async def _end(self, name: str, *, grace_seconds: float) -> None:
-        """End all processes of a sandbox and take its control groups away."""
-        record = None
-        with suppress(FileNotFoundError):
-            record = self._store.read(name)
-        if record is not None:
-            if grace_seconds:
-                thaw(record.process)  # it could not react
-            await end_process(record.process, grace_seconds)
-        await asyncio.to_thread(self._cgroups.remove, self._store.home(name))
-
-    async def _delete(self, name: str) -> None:
-        home = self._store.home(name)
-        await asyncio.to_thread(self._store.delete, name)
-        self._sockets.remove(home)
-
-    def _tidy(self, known: Collection[str]) -> Sequence[str]:
-        removed = list(self._store.tidy())
-        for name in self._store.names():
-            if self._look(name) is None and name not in known:
-                self._store.delete(name)
-                removed.append(name)
-        homes = {self._store.home(name) for name in self._store.names()}
-        for home in set(self._cgroups.names()) - homes:
-            self._cgroups.remove(home)
-            removed.append(f"control group {home}")
-        for home in set(self._sockets.names()) - homes:
-            if self._deployment.plain(home) is not None:
-                self._sockets.remove(home)
-                removed.append(f"socket directory {home}")
-        return removed
 
     def _first(self, name: str) -> Process:
         record = self._store.read(name)
