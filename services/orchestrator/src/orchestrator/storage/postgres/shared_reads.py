@@ -26,7 +26,9 @@ class SharedReads(Generic[K, V]):
             Exception: What reading raised, for all that wait for it.
         """
         reading = self._under_way.get(key)
-        if reading is not None:
+        # One that has ended may not be forgotten yet: who takes its answer, finds nothing new and
+        # asks again would go round without ever letting the loop forget it.
+        if reading is not None and not reading.done():
             return await asyncio.shield(reading), False
         reading = asyncio.ensure_future(self._read(key))
         self._under_way[key] = reading
@@ -35,6 +37,7 @@ class SharedReads(Generic[K, V]):
         return await asyncio.shield(reading), True
 
     def _forget(self, key: K, done: asyncio.Future[V]) -> None:
-        del self._under_way[key]
+        if self._under_way.get(key) is done:
+            del self._under_way[key]
         if not done.cancelled():
             done.exception()  # where all have left, nobody hears of it
