@@ -384,7 +384,7 @@ async def test_without_container_and_storage_a_tree_is_gone(
     task = await succeed(http, "Run: echo one > a.txt", repo_url=str(fresh.path))
     workspace = task["workspace"]
     await http.delete(f"/containers/{workspace['container']}")
-    shutil.rmtree(scene.service.data_dir / "objects" / "workspaces" / workspace["id"])
+    shutil.rmtree(scene.service.data_dir / f"objects/objects/workspaces+/{workspace['id']}+")
     await refused(await http.get(f"/tasks/{task['task_id']}/diff"), 410, "tree_gone")
     more = await until_ended(http, (await say(http, task["task_id"], "Run: true"))["task_id"])
     assert more["error"]["code"] == "tree_gone"
