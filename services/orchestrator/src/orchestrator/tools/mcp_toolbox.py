@@ -10,6 +10,7 @@ import mcp_types as types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.errors import BerthError, WorkerUnreachable
@@ -89,15 +90,20 @@ class McpToolbox:
             if report is not None and message:
                 await report(message)
 
+        params = types.CallToolRequestParams(
+            name=name,
+            arguments=arguments,
+            _meta=cast("types.RequestParamsMeta", {KEY: key}) if key else None,
+        )
+        # Not `call_tool`: for each new client it asks for the list of tools after the answer, to
+        # check structured content that nobody reads.
+        answer = self._client.session.send_request(
+            types.CallToolRequest(params=params),
+            types.CallToolResult,
+            progress_callback=tell if report else None,
+        )
         try:
-            result = await _reached(
-                self._client.call_tool(
-                    name,
-                    arguments,
-                    progress_callback=tell if report else None,
-                    meta=cast("types.RequestParamsMeta", {KEY: key}) if key else None,
-                )
-            )
+            result = await _reached(answer)
         except MCPError as error:
             return ToolResult(error.message, is_error=True)
         return ToolResult(_text(result), is_error=bool(result.is_error))
@@ -111,6 +117,8 @@ async def _reached(answer: Awaitable[T]) -> T:
         if error.code in GONE:
             raise _gone(error.message) from error
         raise
+    except ValidationError as error:
+        raise _gone("its answer has another form than MCP's") from error
 
 
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
