@@ -24,6 +24,7 @@ from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import same_for_all
 from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.ports import Admission, Runtime, Worker
@@ -157,7 +158,7 @@ def _egress(settings: Settings) -> EgressGateway:
     )
     rules = Allowlist([parse_rule(f"{PEER}:{PEER_PORT}")])
     policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {}, Upstream({}))
-    return EgressGateway(policy, limits, PackageSources())
+    return EgressGateway(policy, same_for_all(limits), PackageSources())
 
 
 async def _forget(_event: NewEvent) -> None:

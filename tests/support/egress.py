@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.package_index import HOST
@@ -22,6 +22,7 @@ from orchestrator.gateway.address import Resolver
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import TermsOf, same_for_all
 from orchestrator.gateway.egress_upstream import Upstream
 
 LIMITS = EgressLimits(
@@ -55,6 +56,7 @@ def gateway(
     limits: EgressLimits = LIMITS,
     credentials: dict[Destination, str] | None = None,
     environment: dict[str, str] | None = None,
+    terms_of: TermsOf | None = None,
 ) -> EgressGateway:
     """A gateway that allows what the rules say."""
     policy = EgressPolicy(
@@ -63,7 +65,7 @@ def gateway(
         credentials or {},
         Upstream(environment or {}),
     )
-    return EgressGateway(policy, limits, PackageSources())
+    return EgressGateway(policy, terms_of or same_for_all(limits), PackageSources())
 
 
 def container(directory: Path) -> Container:
@@ -111,7 +113,7 @@ class Inside:
 
 @asynccontextmanager
 async def admitted(
-    way: EgressGateway, directory: Path, task: str = "task"
+    way: EgressGateway, directory: Path, task: str = "task", workspace: str = "w1"
 ) -> AsyncIterator[Inside]:
     """A task that may go out of the container at a directory."""
     directory.mkdir(exist_ok=True)
@@ -120,7 +122,9 @@ async def admitted(
     async def report(event: NewEvent) -> None:
         events.append(event)
 
-    async with way.admit(task, container(directory), report) as admission:
+    async with way.admit(
+        task, replace(container(directory), workspace_id=workspace), report
+    ) as admission:
         given = admission.egress_pass
         assert given is not None
         yield Inside(directory / "egress.sock", events, given.user, given.password)

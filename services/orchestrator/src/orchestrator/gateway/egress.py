@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.domain.container import Container
-from orchestrator.domain.egress import EgressLimits, EgressPass, PackageSources
+from orchestrator.domain.egress import EgressPass, PackageSources
 from orchestrator.gateway.egress_account import Account, WorkspaceUse
 from orchestrator.gateway.egress_door import Door
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import TermsOf
 from orchestrator.ports import Admission, Report
 
 
@@ -33,7 +34,7 @@ class EgressGateway:
 
     Args:
         policy: What may be reached.
-        limits: What tasks may use.
+        terms_of: What the tasks of a workspace may do.
         sources: How package managers inside find what they install from.
         certificates: PEM of what programs inside shall trust; None leaves that to the image.
     """
@@ -41,12 +42,12 @@ class EgressGateway:
     def __init__(
         self,
         policy: EgressPolicy,
-        limits: EgressLimits,
+        terms_of: TermsOf,
         sources: PackageSources,
         certificates: bytes | None = None,
     ) -> None:
         self._policy = policy
-        self._limits = limits
+        self._terms_of = terms_of
         self._sources = sources
         self._certificates = certificates
         self._doors: dict[Path, Door] = {}
@@ -62,12 +63,14 @@ class EgressGateway:
             yield NoAdmission()
             return
         directory = container.endpoint.uds.parent
+        look_up = self._terms_of(container.workspace_id)
         account = Account(
             task_id,
             self._used[container.workspace_id],
-            self._limits,
             EgressPass(task_id, secrets.token_urlsafe(16), self._sources.variables),
-            report,
+            terms=await look_up(),
+            look_up=look_up,
+            report=report,
         )
         door = await self._entered(directory, account)
         try:

@@ -20,6 +20,7 @@ from orchestrator.gateway.egress_request import (
     read_wanted,
     refusal,
 )
+from orchestrator.gateway.egress_terms import EgressTerms
 from orchestrator.gateway.egress_upstream import open_upstream_tunnel
 
 log = structlog.get_logger(__name__)
@@ -56,8 +57,9 @@ class EgressConnection:
             account = self._find_account(read_credentials(request.headers))
             wanted = read_wanted(request)
             destination = wanted.destination
+            terms = await account.current_terms()
             with account.connection(destination):
-                await self._carry_out(request, wanted, account)
+                await self._carry_out(request, wanted, account, terms)
         except EgressError as error:
             if account is not None:
                 await account.refuse(error, destination)
@@ -78,9 +80,11 @@ class EgressConnection:
             raise ConnectionResetError
         return event
 
-    async def _carry_out(self, request: h11.Request, wanted: Wanted, account: Account) -> None:
+    async def _carry_out(
+        self, request: h11.Request, wanted: Wanted, account: Account, terms: EgressTerms
+    ) -> None:
         destination = wanted.destination
-        route = await self._policy.route(wanted)
+        route = await self._policy.route(wanted, terms.rules)
         async with AsyncExitStack() as stack:
             line = await self._connect(route, destination, stack)
             early = b""

@@ -1,9 +1,9 @@
 """What may be reached, on which way, and what is added to it there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain.egress import Allowlist, Destination
+from orchestrator.domain.egress import Allowlist, Destination, HostRule
 from orchestrator.errors import EgressUnreachable
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_request import Wanted
@@ -43,14 +43,18 @@ class EgressPolicy:
         self._credentials = credentials
         self._upstream = upstream
 
-    async def route(self, wanted: Wanted) -> Route:
+    async def route(self, wanted: Wanted, rules: Sequence[HostRule] = ()) -> Route:
         """The way to what a request wants.
+
+        Args:
+            wanted: What it wants.
+            rules: What its workspace may reach beside what all may.
 
         Raises:
             EgressError: The destination is not allowed or has no address.
         """
         destination = wanted.destination
-        self._allowlist.require(destination)
+        self._allowlist.also(rules).require(destination)
         proxy = self._upstream.proxy_for(destination, plain=wanted.target is not None)
         try:
             addresses = await self._addresses.of(destination)

@@ -10,7 +10,7 @@ from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.egress import Admission, Egress, Report
 from orchestrator.ports.fleet import Executors, Leases
 from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
-from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
+from orchestrator.ports.metadata import Cancels, EventLog, TaskStore, WorkspaceSettingsStore
 from orchestrator.ports.model import Model, OnText
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.publishing import (
@@ -81,4 +81,5 @@ __all__ = [
     "Toolbox",
     "Worker",
     "Workers",
+    "WorkspaceSettingsStore",
 ]
