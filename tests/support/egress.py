@@ -18,11 +18,17 @@ from orchestrator.domain.egress import (
     parse_rule,
 )
 from orchestrator.domain.events import NewEvent
+from orchestrator.domain.injection import Injection
 from orchestrator.gateway.address import Resolver
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
-from orchestrator.gateway.egress_terms import TermsOf, same_for_all
+from orchestrator.gateway.egress_terms import (
+    EgressTerms,
+    LookUp,
+    TermsOf,
+    same_for_all,
+)
 from orchestrator.gateway.egress_upstream import Upstream
 
 LIMITS = EgressLimits(
@@ -66,6 +72,20 @@ def gateway(
         Upstream(environment or {}),
     )
     return EgressGateway(policy, terms_of or same_for_all(limits), PackageSources())
+
+
+def with_secrets(*added: Injection, rules: Sequence[str] = ()) -> TermsOf:
+    """Terms under which the workspace `w1` has secrets added, and no other."""
+
+    def terms_of(workspace_id: str) -> LookUp:
+        own = added if workspace_id == "w1" else ()
+
+        async def look_up() -> EgressTerms:
+            return EgressTerms(LIMITS, tuple(parse_rule(rule) for rule in rules), own)
+
+        return look_up
+
+    return terms_of
 
 
 def container(directory: Path) -> Container:

@@ -198,6 +198,13 @@ class Settings(BaseSettings):
             "see docs/operations.md); unset: none."
         ),
     )
+    secrets_dir: Path | None = Field(
+        default=None,
+        description=(
+            "Directory with secrets that workspaces may have added to their requests (NAME.toml, "
+            "mode 600; see docs/operations.md); unset: none."
+        ),
+    )
     publish_author: str = Field(
         default="Berth <berth@localhost>",
         pattern=r"^[^<>\x00-\x1f]*[^<>\x00-\x20] <[^<>\s]+>$",

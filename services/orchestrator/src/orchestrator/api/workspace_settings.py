@@ -1,17 +1,18 @@
 """Settings of a workspace, within what the deployment allows."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.api.request_bodies import Strict
 from orchestrator.api.services import Use
+from orchestrator.domain.injection import MAX_USES, METHODS, SECRET_NAME, SecretUse
 from orchestrator.domain.workspace_settings import (
     MAX_HOSTS,
     ContainerChoice,
-    EffectiveSettings,
     EgressChoice,
     WorkspaceSettings,
 )
@@ -52,6 +53,27 @@ class EgressSettingsBody(Strict):
     )
 
 
+class SecretUseBody(Strict):
+    """A secret of the operator's, added by the gateway to matching requests."""
+
+    secret: Annotated[str, StringConstraints(pattern=rf"^{SECRET_NAME.pattern}$")]
+    url: str = Field(
+        min_length=1,
+        max_length=1_000,
+        description="Where the requests' addresses begin: https://host, with a path if need be.",
+    )
+    header: str = Field(default="Authorization", min_length=1, max_length=64)
+    format: str = Field(
+        default="Bearer {}",
+        min_length=2,
+        max_length=200,
+        description="The header's value, with {} for the secret.",
+    )
+    methods: list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]] = Field(
+        default_factory=list, max_length=len(METHODS), description="Default: all of them."
+    )
+
+
 class WorkspaceSettingsBody(Strict):
     """All settings of a workspace."""
 
@@ -65,12 +87,25 @@ class WorkspaceSettingsBody(Strict):
                     "container": {"memory_bytes": 1_073_741_824, "cpus": 1.5, "pids": 256},
                     "egress": {"task_bytes": 104_857_600, "hosts": ["api.example.com:443"]},
                 },
+                {
+                    "secrets": [
+                        {"secret": "weather", "url": "https://api.example.com/v1"},
+                        {
+                            "secret": "maps",
+                            "url": "https://maps.example.com",
+                            "header": "X-Api-Key",
+                            "format": "{}",
+                            "methods": ["GET"],
+                        },
+                    ]
+                },
             ]
         },
     )
 
     container: ContainerSettingsBody = ContainerSettingsBody()
     egress: EgressSettingsBody = EgressSettingsBody()
+    secrets: list[SecretUseBody] = Field(default_factory=list, max_length=MAX_USES)
 
     def to_settings(self) -> WorkspaceSettings:
         """The settings as the flow takes them."""
@@ -78,6 +113,10 @@ class WorkspaceSettingsBody(Strict):
             ContainerChoice(**self.container.model_dump()),
             EgressChoice(
                 self.egress.task_bytes, self.egress.workspace_bytes, tuple(self.egress.hosts)
+            ),
+            tuple(
+                SecretUse(each.secret, each.url, each.header, each.format, tuple(each.methods))
+                for each in self.secrets
             ),
         )
 
@@ -103,6 +142,7 @@ class EffectiveBody(BaseModel):
 
     container: LimitsBody
     egress: EffectiveEgressBody
+    secrets: list[SecretUseBody] = Field(description="Those that the operator gives for it.")
 
 
 class ConfiguredBody(BaseModel):
@@ -143,7 +183,7 @@ def _body(workspace_id: str, configured: Configured) -> ConfiguredBody:
     return ConfiguredBody(
         workspace_id=workspace_id,
         settings=_settings_body(configured.settings),
-        effective=_effective_body(configured.effective),
+        effective=_effective_body(configured),
     )
 
 
@@ -156,10 +196,17 @@ def _settings_body(settings: WorkspaceSettings) -> WorkspaceSettingsBody:
             workspace_bytes=egress.workspace_bytes,
             hosts=list(egress.hosts),
         ),
+        secrets=_secret_bodies(settings.secrets),
     )
 
 
-def _effective_body(counts: EffectiveSettings) -> EffectiveBody:
+def _secret_bodies(uses: Sequence[SecretUse]) -> list[SecretUseBody]:
+    listed = [{**asdict(use), "methods": list(use.methods)} for use in uses]
+    return [SecretUseBody.model_validate(each) for each in listed]
+
+
+def _effective_body(configured: Configured) -> EffectiveBody:
+    counts = configured.effective
     return EffectiveBody(
         container=LimitsBody(**asdict(counts.container)),
         egress=EffectiveEgressBody(
@@ -167,4 +214,5 @@ def _effective_body(counts: EffectiveSettings) -> EffectiveBody:
             workspace_bytes=counts.egress.workspace_bytes,
             hosts=[str(rule) for rule in counts.rules],
         ),
+        secrets=_secret_bodies(configured.secrets),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from orchestrator.domain.container import Limits
 from orchestrator.domain.egress import EgressLimits, HostRule, parse_rule
+from orchestrator.domain.injection import SecretUse
 from orchestrator.errors import EgressRequestInvalid, SettingRefused
 
 MAX_HOSTS = 64
@@ -34,6 +35,7 @@ class WorkspaceSettings:
 
     container: ContainerChoice = ContainerChoice()
     egress: EgressChoice = EgressChoice()
+    secrets: tuple[SecretUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

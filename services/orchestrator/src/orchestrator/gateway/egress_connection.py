@@ -19,9 +19,11 @@ from orchestrator.gateway.egress_request import (
     read_credentials,
     read_wanted,
     refusal,
+    require_no_upgrade,
 )
 from orchestrator.gateway.egress_terms import EgressTerms
 from orchestrator.gateway.egress_upstream import open_upstream_tunnel
+from orchestrator.gateway.redaction import Redaction
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +85,11 @@ class EgressConnection:
     async def _carry_out(
         self, request: h11.Request, wanted: Wanted, account: Account, terms: EgressTerms
     ) -> None:
-        destination = wanted.destination
-        route = await self._policy.route(wanted, terms.rules)
+        destination, method = wanted.destination, request.method.decode()
+        added = self._policy.added(wanted, method, terms.injections)
+        if added:
+            require_no_upgrade(request)
+        route = await self._policy.route(wanted, terms, added)
         async with AsyncExitStack() as stack:
             line = await self._connect(route, destination, stack)
             early = b""
@@ -96,9 +101,9 @@ class EgressConnection:
                 if wanted.target is None:
                     await self._open_tunnel(remote, early)
                 else:
-                    authorization = self._policy.authorization(destination, request.method)
-                    onward = onward_request(request, wanted, authorization, route.proxy)
-                    await exchange(self._client, self._state, remote, onward)
+                    onward = onward_request(request, wanted, added, route.proxy)
+                    redaction = Redaction(each.secret for each in added)
+                    await exchange(self._client, self._state, remote, onward, redaction)
 
     async def _connect(self, route: Route, destination: Destination, stack: AsyncExitStack) -> Line:
         for address in route.addresses:

@@ -47,7 +47,7 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
         shares=shares,
         occupancy=occupancy,
         bind=pool.bind,
-        own_limits=Configure(metadata.patient_settings, outside.allowance).limits,
+        own_limits=Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits,
     )
     adopt = Adopt(
         runtime=runtime,

@@ -16,7 +16,7 @@ from orchestrator.gateway.egress_terms import WorkspaceTerms
 from orchestrator.gateway.egress_upstream import Upstream
 from orchestrator.gateway.package_sources import find_sources
 from orchestrator.main.allowance import read_rules
-from orchestrator.ports import WorkspaceSettingsStore
+from orchestrator.ports import Secrets, WorkspaceSettingsStore
 from orchestrator.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,7 @@ async def make_egress(
     sources: PackageSources,
     store: WorkspaceSettingsStore,
     allowance: Allowance,
+    secrets: Secrets,
 ) -> EgressGateway:
     """The gateway, with what the settings and this machine's package managers allow.
 
@@ -48,7 +49,7 @@ async def make_egress(
         sources.credentials,
         Upstream(os.environ),
     )
-    terms = WorkspaceTerms(store, allowance)
+    terms = WorkspaceTerms(store, allowance, secrets)
     return EgressGateway(policy, terms, sources, await _certificates(settings, sources))
 
 

@@ -18,6 +18,7 @@ from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirrors import GitRepositories
+from orchestrator.gateway.secret_files import SecretFiles
 from orchestrator.main.allowance import make_allowance
 from orchestrator.main.egress import find_package_sources, make_egress
 from orchestrator.main.metadata import Metadata, open_metadata
@@ -48,6 +49,7 @@ class Outside:
     model_info: ModelInfo
     egress: EgressGateway
     allowance: Allowance
+    secrets: SecretFiles
     forge_http: ForgeHttp
     credentials: Credentials
     repositories: GitRepositories
@@ -64,8 +66,10 @@ async def start_outside(settings: Settings, stack: AsyncExitStack) -> Outside:
     stack.push_async_callback(forge_http.close)
     credentials = _credentials(settings, forge_http)
     allowance = make_allowance(settings)
+    secrets = SecretFiles(settings.secrets_dir and settings.secrets_dir.expanduser())
+    await secrets.check()
     metadata, model_info, runtime, sources = await _start_slow(settings, stack)
-    egress = await make_egress(settings, sources, metadata.settings, allowance)
+    egress = await make_egress(settings, sources, metadata.settings, allowance, secrets)
     info = await runtime.info()
     log.info("runtime_chosen", runtime=info.name, reason=info.reason,
              not_enforced=info.not_enforced)  # fmt: skip
@@ -81,6 +85,7 @@ async def start_outside(settings: Settings, stack: AsyncExitStack) -> Outside:
         model_info=model_info,
         egress=egress,
         allowance=allowance,
+        secrets=secrets,
         forge_http=forge_http,
         credentials=credentials,
         repositories=repositories,

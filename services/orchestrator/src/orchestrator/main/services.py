@@ -51,7 +51,7 @@ def make_services(
         fork=Fork(tasks=tasks, recall=work.recall, accept=accept, largest_budget=largest),
         compare=Compare(tasks, containers.lease, work.require_tree),
         publish=_publish(settings, outside),
-        configure=Configure(metadata.settings, outside.allowance),
+        configure=Configure(metadata.settings, outside.allowance, outside.secrets),
         running=containers.running,
         uploads=Uploads(outside.objects),
         tasks=tasks,

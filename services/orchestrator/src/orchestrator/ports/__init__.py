@@ -27,6 +27,7 @@ from orchestrator.ports.publishing import (
 )
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
+from orchestrator.ports.secrets import Secrets
 from orchestrator.ports.worker import (
     HeldCheckpoints,
     HeldPart,
@@ -72,6 +73,7 @@ __all__ = [
     "RunTaskDurably",
     "Runtime",
     "RuntimeInfo",
+    "Secrets",
     "Staged",
     "StagedCommit",
     "Steps",
