@@ -1,6 +1,7 @@
 """A gateway with a container that is only a directory, and programs that speak to it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from orchestrator.gateway.egress_terms import (
     same_for_all,
 )
 from orchestrator.gateway.egress_upstream import Upstream
+from orchestrator.gateway.interception import Interception
 
 LIMITS = EgressLimits(
     task_bytes=2**30,
@@ -63,6 +65,7 @@ def gateway(
     credentials: dict[Destination, str] | None = None,
     environment: dict[str, str] | None = None,
     terms_of: TermsOf | None = None,
+    roots: bytes | None = None,
 ) -> EgressGateway:
     """A gateway that allows what the rules say."""
     policy = EgressPolicy(
@@ -71,7 +74,17 @@ def gateway(
         credentials or {},
         Upstream(environment or {}),
     )
-    return EgressGateway(policy, terms_of or same_for_all(limits), PackageSources())
+    return EgressGateway(
+        policy, terms_of or same_for_all(limits), PackageSources(), interception(roots)
+    )
+
+
+def interception(roots: bytes | None = None) -> Interception:
+    """Interception that trusts these certificates, or none: loading the machine's takes long."""
+    outward = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if roots is not None:
+        outward.load_verify_locations(cadata=roots.decode())
+    return Interception(None, roots or b"", outward)
 
 
 def with_secrets(*added: Injection, rules: Sequence[str] = ()) -> TermsOf:

@@ -163,8 +163,6 @@ def checked_use(use: SecretUse) -> WebPrefix:
         prefix = parse_prefix(use.url)
     except EgressRequestInvalid as error:
         raise _refused(error.detail) from None
-    if prefix.scheme == "https":
-        raise _refused("https:// addresses cannot have secrets added yet.")
     if not _HEADER.fullmatch(use.header) or _RESERVED.fullmatch(use.header.lower()):
         raise _refused(f"{use.header[:80]!a} is not a header that can carry a secret.")
     rest = use.format.replace(PLACEHOLDER, "", 1)

@@ -65,6 +65,17 @@ def read_wanted(request: h11.Request) -> Wanted:
     return Wanted(parse_authority(rest[:end], _PLAIN_PORT), origin.encode("ascii", "replace"))
 
 
+def read_inner(request: h11.Request, destination: Destination) -> Wanted:
+    """What a request inside a tunnel asks for; it goes where the tunnel was to lead, always.
+
+    Raises:
+        EgressRequestInvalid: It is not a request to a server.
+    """
+    if request.method == _CONNECT or not request.target.startswith(b"/"):
+        raise EgressRequestInvalid("Inside this tunnel, a request names a path.")
+    return Wanted(destination, bytes(request.target).partition(b"#")[0], "https")
+
+
 def require_no_upgrade(request: h11.Request) -> None:
     """Let a request pass that stays HTTP: of another protocol, secrets could not be taken out.
 
