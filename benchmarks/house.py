@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -27,7 +26,7 @@ from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
 from orchestrator.gateway.egress_terms import same_for_all
 from orchestrator.gateway.egress_upstream import Upstream
-from orchestrator.gateway.interception import Interception
+from orchestrator.gateway.interception import no_interception
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.ports import Admission, Runtime, Worker
 from orchestrator.runtimes.docker import DockerRuntime
@@ -160,9 +159,7 @@ def _egress(settings: Settings) -> EgressGateway:
     )
     rules = Allowlist([parse_rule(f"{PEER}:{PEER_PORT}")])
     policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {}, Upstream({}))
-    outward = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    interception = Interception(None, b"", outward)
-    return EgressGateway(policy, same_for_all(limits), PackageSources(), interception)
+    return EgressGateway(policy, same_for_all(limits), PackageSources(), no_interception())
 
 
 async def _forget(_event: NewEvent) -> None:

@@ -274,3 +274,36 @@ async def test_programs_are_told_whom_to_trust(
         assert trusted.read_bytes() == first
     async with admitted(gateway(), place / "c"):
         assert not trusted.exists()
+
+
+async def test_through_a_proxy_of_this_machine(
+    place: Path, echo: EchoServer, other: EchoServer, roots: bytes
+) -> None:
+    heads: list[bytes] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        there_reader, there_writer = await asyncio.open_connection(HOST, echo.port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(forward, HOST, 0)
+    environment = {"HTTPS_PROXY": f"http://{HOST}:{server.sockets[0].getsockname()[1]}"}
+    secret = Injection(
+        parse_prefix(f"https://{echo.authority}"), "X-Api-Key", VALUE, VALUE, frozenset({"GET"})
+    )
+    way = gateway(terms_of=with_secrets(secret), roots=roots, environment=environment)
+    async with admitted(way, place / "c") as inside:
+        answer = await asked(inside, echo.authority, get("/", "x", "X-Api-Key: own"))
+    server.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert [head.split(b"\r\n")[0] for head in heads] == [
+        f"CONNECT {echo.authority} HTTP/1.1".encode()
+    ]
+    assert VALUE.encode() not in heads[0]
+    assert echo.has_seen(f"X-Api-Key: {VALUE}")

@@ -42,6 +42,14 @@ class Interception:
         return self._authorities.of(_hosts(terms)).context(host)
 
 
+def no_interception(certificates: bytes | None = None) -> Interception:
+    """For a gateway without secrets: it reads nothing and would trust no server.
+
+    Loading a machine's certificates takes longer than the rest of the gateway's start.
+    """
+    return Interception(certificates, b"", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
 async def make_interception(certificates: bytes | None) -> Interception:
     """Interception that trusts this machine's certificates, and those that are given.
 

@@ -14,7 +14,11 @@ from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
 from orchestrator.gateway.egress_terms import WorkspaceTerms
 from orchestrator.gateway.egress_upstream import Upstream
-from orchestrator.gateway.interception import make_interception
+from orchestrator.gateway.interception import (
+    Interception,
+    make_interception,
+    no_interception,
+)
 from orchestrator.gateway.package_sources import find_sources
 from orchestrator.main.allowance import read_rules
 from orchestrator.ports import Secrets, WorkspaceSettingsStore
@@ -51,12 +55,17 @@ async def make_egress(
         Upstream(os.environ),
     )
     terms = WorkspaceTerms(store, allowance, secrets)
+    return EgressGateway(policy, terms, sources, await _interception(settings, sources))
+
+
+async def _interception(settings: Settings, sources: PackageSources) -> Interception:
     certificates = await _certificates(settings, sources)
+    if settings.secrets_dir is None:
+        return no_interception(certificates)
     try:
-        interception = await make_interception(certificates)
+        return await make_interception(certificates)
     except ValueError as error:
         raise ConfigurationError(f"BERTH_EGRESS_CA_FILE: {error}.") from None
-    return EgressGateway(policy, terms, sources, interception)
 
 
 async def _certificates(settings: Settings, sources: PackageSources) -> bytes | None:
