@@ -127,7 +127,7 @@ class EgressConnection:
     ) -> None:
         destination, method = wanted.destination, request.method.decode()
         added = self._policy.added(wanted, method, terms.injections)
-        if added:
+        if wanted.scheme == SECURE or any(each.replaces for each in added):
             require_no_upgrade(request)
         route = await self._policy.route(wanted, terms, added)
         async with AsyncExitStack() as stack:

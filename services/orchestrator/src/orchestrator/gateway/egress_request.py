@@ -34,6 +34,16 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+# Some servers take the method or the path from these instead of those that were checked.
+_OVERRIDES = frozenset(
+    {
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +142,12 @@ def onward_request(
 
 def with_added(headers: Headers, added: Sequence[Injection]) -> Headers:
     """Headers with what the gateway adds, instead of what the request brings of these names."""
-    if not added:
-        return headers
     brought = {_spelt(name) for name, _ in headers}
     counting = [each for each in added if each.replaces or _spelt(each.header) not in brought]
+    if not counting:
+        return headers
     # Encoded, a response would hide from us what has to be taken out of it.
-    gone = {b"accept-encoding", *(_spelt(each.header) for each in counting)}
+    gone = {b"accept-encoding", *_OVERRIDES, *(_spelt(each.header) for each in counting)}
     kept = [header for header in headers if _spelt(header[0]) not in gone]
     kept.append((b"Accept-Encoding", b"identity"))
     return kept + [(each.header.encode(), each.value.encode()) for each in counting]
