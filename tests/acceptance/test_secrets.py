@@ -1,6 +1,7 @@
 """Secrets that the work needs: real programs in a container use them and cannot learn them."""
 
 import json
+import re
 import shutil
 import ssl
 import tempfile
@@ -65,6 +66,7 @@ def service(runtime: str, sources: Path, certificate: Path, secrets: Path) -> It
     settings = {
         "BERTH_SECRETS_DIR": str(secrets),
         "BERTH_ALLOW_HOSTS": HOST,
+        "BERTH_CONTAINERS_AT_EXIT": "keep",
         "BERTH_EGRESS_CA_FILE": str(certificate.with_suffix(".crt")),
     }
     with scripted_model(PLAYS) as model:
@@ -178,3 +180,31 @@ async def test_another_workspace_has_neither_the_secret_nor_the_way(
                              repo_url=str(fresh.path))  # fmt: skip
     assert f"{HOST} is not allowed" in task["answer"]
     assert not echo.asked
+
+
+async def test_a_container_that_outlives_the_service_trusts_the_next_one(
+    service: Service, fresh: SourceRepository, secrets: Path, certificate: Path
+) -> None:
+    look = "Run: curl -sS {}/x; tail -n 12 $SSL_CERT_FILE | sha256sum"
+    async with echo_server(server_context(certificate)) as echo:
+        url = f"https://{echo.authority}"
+        keep(secrets, VALUE, url)
+        async with service.client(120) as http:
+            place = f"/workspaces/{await workspace_of(http, fresh)}/settings"
+            wanted = {"secrets": [{"secret": "weather", "url": url}]}
+            assert (await http.put(place, json=wanted)).status_code == 200
+            first = await succeed(http, look.format(url), repo_url=str(fresh.path))
+        service.stop()
+        service.start()
+        async with service.client(120) as http:
+            second = await succeed(http, look.format(url), repo_url=str(fresh.path))
+            (told,) = [
+                each.data for each in await events_of(http, second["task_id"])
+                if each.name == "container"
+            ]  # fmt: skip
+        assert told["how"] == "reuse"
+        assert len(echo.asked) == 2
+        assert echo.has_seen(VALUE)
+        trusted = [re.findall("[0-9a-f]{64}", each["answer"]) for each in (first, second)]
+        assert [len(each) for each in trusted] == [1, 1]
+        assert trusted[0] != trusted[1]
