@@ -55,6 +55,8 @@ from orchestrator.settings import Transport
 
 ATTEMPTS = 10
 ATTEMPT_PAUSE_SECONDS = 0.1  # the engine reserves a name before the container can be seen
+REMOVALS = 5
+REMOVAL_PAUSE_SECONDS = 0.3
 STOP_SECONDS = 2
 FAILURE_LOG_LINES = 20
 
@@ -83,7 +85,7 @@ class DockerRuntime:
         image: str,
         deployment: str = DEFAULT_DEPLOYMENT,
         transport: Transport = Transport.SOCKET,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
     ) -> None:
@@ -162,8 +164,20 @@ class DockerRuntime:
     async def remove(self, name: str) -> None:
         """See `ports.Runtime.remove`."""
         async with self._locks.hold(name):
-            await self._remove_container(name)
-            await self._work.remove(name)
+            for attempt in range(1, REMOVALS + 1):
+                await self._remove_container(name)
+                try:
+                    await self._work.remove(name)
+                except RuntimeUnavailable:
+                    raise
+                except RuntimeFailure:
+                    # The engine ends the creation of a container that a killed process has asked
+                    # for; until then it keeps the volume and cannot be seen.
+                    if attempt == REMOVALS:
+                        raise
+                    await asyncio.sleep(REMOVAL_PAUSE_SECONDS)
+                else:
+                    return
 
     async def list(self) -> Sequence[Container]:
         """See `ports.Runtime.list`."""

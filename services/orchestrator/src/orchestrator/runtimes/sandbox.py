@@ -70,7 +70,7 @@ class SandboxRuntime:
         *,
         deployment: str = DEFAULT_DEPLOYMENT,
         uid: int = 10001,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
     ) -> None:
