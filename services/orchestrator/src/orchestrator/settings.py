@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     container_cpus: float = Field(default=2.0, gt=0, description="CPU limit of a container.")
     container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
     start_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="Longest time a container's worker may take to answer."
+        default=60.0, gt=0, description="Longest time a container's worker may take to answer."
     )
     idle_pause_seconds: float = Field(
         default=300.0,
