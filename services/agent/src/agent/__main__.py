@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from agent.settings import WorkerSettings, read_settings
+from agent.system_calls import give_up_system_calls
 from agent.worker import Worker
 
 PR_SET_DUMPABLE = 4
@@ -35,7 +36,9 @@ class _Server(uvicorn.Server):
 def main() -> None:
     """Serve until told to stop."""
     settings = read_settings(os.environ)
-    _hide_memory()
+    if sys.platform == "linux":
+        _hide_memory()
+        give_up_system_calls()
     os.umask(0o022)
     settings.workspace.mkdir(parents=True, exist_ok=True)
     asyncio.run(_Server(_config(settings)).serve())
@@ -57,8 +60,7 @@ def _config(settings: WorkerSettings) -> uvicorn.Config:
 
 def _hide_memory() -> None:
     """Keep tools, which run under the same user, from reading our memory and environment."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,16 @@ def test_the_limits_are_those_of_the_specification() -> None:
     host = body()["HostConfig"]
     assert host["Memory"] == host["MemorySwap"] == 2**30
     assert (host["NanoCpus"], host["PidsLimit"]) == (1_500_000_000, 99)
+    assert {each["Name"]: each["Hard"] for each in host["Ulimits"]} == {
+        "nofile": SPEC.limits.open_files,
+        "fsize": SPEC.limits.file_bytes,
+        "core": 0,
+    }
+
+
+def test_the_engine_chooses_its_runtime_unless_one_is_asked_for() -> None:
+    assert "Runtime" not in body()["HostConfig"]
+    assert body(engine_runtime="runsc")["HostConfig"]["Runtime"] == "runsc"
 
 
 def test_by_socket_there_is_no_network() -> None:

@@ -66,6 +66,8 @@ def _limits(settings: Settings) -> Limits:
         memory_bytes=settings.container_memory_bytes,
         cpus=settings.container_cpus,
         pids=settings.container_pids,
+        open_files=settings.container_open_files,
+        file_bytes=settings.container_file_bytes,
     )
 
 
