@@ -1,0 +1,190 @@
+"""The escape suite: attempts to get out of a container, on every runtime, with real workers.
+
+Each attempt has the refusal that it must meet. Those that a container may succeed with are at the
+end: they are inside the wall, and `docs/security.md` says so.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from tests.support.attempts import ATTEMPTS, Attempt
+from tests.support.escape import TASK, Cell, bystander, cell
+from tests.support.runtimes import Bench, problem_with, require, until
+
+from orchestrator.errors import BerthError
+from orchestrator.runtimes.readiness import is_healthy
+from orchestrator.workers.client import HttpWorkers
+
+RUNTIMES = [
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("sandbox", marks=pytest.mark.sandbox),
+]
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def outcomes(request: pytest.FixtureRequest) -> Iterator[Mapping[str, str]]:
+    """What became of each attempt, all made in one container."""
+    require(asyncio.run(problem_with(request.param)))
+    yield asyncio.run(_all_attempts(request.param))
+
+
+async def _all_attempts(kind: str) -> Mapping[str, str]:
+    bench = Bench(kind)
+    try:
+        async with cell(bench) as one, cell(bench, one.runtime) as neighbour:
+            async with bystander(bench.data_dir / "host.sock") as host:
+                uds = neighbour.container.endpoint.uds
+                known = {
+                    "port": str(host.port),
+                    "path": str(host.path),
+                    "abstract": host.abstract,
+                    "neighbour": str(uds),
+                    "data": str(bench.data_dir),
+                    # In halves, so that the attempt does not find itself.
+                    "half": one.key[:20],
+                    "rest": one.key[20:],
+                    "secrets": repr([one.key, neighbour.key]),
+                }
+                told = {}
+                for attempt in ATTEMPTS:
+                    program = attempt.program
+                    for name, value in known.items():
+                        program = program.replace(f"{{{name}}}", value)
+                    told[attempt.name] = await one.attempt(program)
+                told["visits"] = str(host.visits)
+                told["alive"] = (await one.call("bash", command="echo alive")).text
+                return told
+    finally:
+        await bench.clean()
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
+def test_it_is_refused(outcomes: Mapping[str, str], attempt: Attempt) -> None:
+    told = outcomes[attempt.name]
+    assert re.fullmatch(attempt.expected, told), told
+
+
+def test_nobody_came_by_and_the_worker_lives(outcomes: Mapping[str, str]) -> None:
+    assert outcomes["visits"] == "0"
+    assert outcomes["alive"].endswith("alive")
+
+
+@pytest.fixture
+async def inmate(bench: Bench) -> AsyncIterator[Cell]:
+    """A container of one test."""
+    async with cell(bench) as found:
+        yield found
+
+
+async def test_a_memory_hog_dies_and_the_worker_goes_on(inmate: Cell) -> None:
+    enforced = (await inmate.runtime.info()).enforced
+    require(None if "memory" in enforced else "this machine does not enforce the limit memory")
+    before = await inmate.runtime.poll(inmate.container.name)
+    told = await inmate.call("bash", command="python3 -c 'x = bytearray(600 << 20)'; echo $?")
+    assert "137" in told.text, told
+    # Many children, none of them larger than the worker.
+    crowd = (
+        "for i in $(seq 40); do python3 -c 'x = bytearray(20 << 20); import time; time.sleep(9)'"
+    )
+    told = await inmate.call("bash", command=f"{crowd} & done; wait; echo over", timeout=20)
+    assert "Killed" in told.text or "137" in told.text or "over" in told.text, told
+    assert (await inmate.call("bash", command="echo alive")).text.endswith("alive")
+    assert await inmate.runtime.poll(inmate.container.name) == before
+
+
+@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "out/passwd", "direct"])
+async def test_file_tools_stay_in_the_tree(inmate: Cell, path: str) -> None:
+    await inmate.call("bash", command="ln -s /etc out; ln -s /etc/passwd direct")
+    tools = [each.name async for each in _tools(inmate)]
+    assert {"read_file", "write_file"} <= set(tools), tools
+    read = await inmate.call("read_file", path=path)
+    written = await inmate.call("write_file", path=path, content="planted")
+    assert read.is_error, read
+    assert "root:" not in read.text
+    assert written.is_error, written
+
+
+async def _tools(inmate: Cell) -> AsyncIterator[object]:
+    async with inmate.worker.toolbox(TASK) as toolbox:
+        for each in await toolbox.tools():
+            yield each
+
+
+@pytest.mark.parametrize("link", ["/etc", "/workspace/records", "."])
+async def test_outputs_do_not_follow_links(inmate: Cell, link: str) -> None:
+    await inmate.call("bash", command=f"rm -rf .berth; ln -s {link} .berth; ls -la")
+    try:
+        kept = await inmate.worker.keep_output(TASK, "planted.txt", "text")
+    except BerthError:
+        kept = ""
+    listed = await inmate.call("bash", command="ls /etc /workspace/records; ls . outputs 2>&1")
+    assert "planted.txt" not in listed.text, (kept, listed)
+
+
+@pytest.mark.parametrize("target", ["the machine's", "the neighbour's", "none"])
+async def test_a_worker_socket_that_leads_elsewhere_is_not_followed(
+    bench: Bench, inmate: Cell, target: str
+) -> None:
+    """Followed, it would let a container use the orchestrator's rights on any socket."""
+    async with cell(bench, inmate.runtime) as neighbour, bystander(bench.data_dir / "h") as host:
+        uds, theirs = inmate.container.endpoint.uds, neighbour.container.endpoint.uds
+        assert uds is not None
+        assert theirs is not None
+        place = {"the machine's": host.path, "the neighbour's": theirs, "none": Path("/none")}
+        await inmate.call("bash", command=f"ln -sf {place[target]} /run/berth/worker.sock")
+        assert uds.is_symlink()
+        assert not await is_healthy(inmate.container.endpoint)
+        with pytest.raises(BerthError):
+            await HttpWorkers().connect(inmate.container, inmate.key)
+        with pytest.raises(BerthError):
+            await HttpWorkers().connect(inmate.container, neighbour.key)
+        assert host.visits == 0
+
+
+async def test_a_killed_worker_costs_the_container_alone(inmate: Cell) -> None:
+    """Tools share the worker's user and can end it: the call fails, and the next start works."""
+    with pytest.raises(BerthError):
+        async with inmate.worker.toolbox(TASK) as toolbox:
+            kill = "pkill -9 -f 'm agent' || kill -9 -1"
+            await toolbox.call("bash", {"command": f"{kill}; sleep 5"})
+
+    async def is_dead() -> bool:
+        return not await is_healthy(inmate.container.endpoint)
+
+    await until(is_dead)
+
+
+async def test_a_forged_journal_deceives_its_own_task_alone(inmate: Cell) -> None:
+    """The boundary: what a container says of its own calls is as trustworthy as the container."""
+    await inmate.call("bash", key="1", command="echo true")
+    journal = f"/workspace/records/{TASK}/journal"
+    program = (
+        f"import json\nentry = json.load(open({journal + '/1.json'!r}))\n"
+        "entry['result']['content'][0]['text'] = 'forged'\n"
+        f"json.dump(entry, open({journal + '/1.json'!r}, 'w'))"
+    )
+    assert await inmate.attempt(program) == ""
+    again = await inmate.call("bash", key="1", command="echo true")
+    assert again.text == "forged"
+    # A key stands for one call: a forged entry does not answer for another.
+    other = await inmate.call("bash", key="1", command="echo other")
+    assert other.is_error
+    for key in ("../2", "a/b", "x" * 300, ".."):
+        told = await inmate.call("bash", key=key, command="echo ran")
+        assert told.is_error, told
+
+
+async def test_the_journal_is_no_way_to_files_outside(inmate: Cell) -> None:
+    mark = secrets.token_hex(8)
+    journal = f"/workspace/records/{TASK}/journal"
+    await inmate.call(
+        "bash", command=f"rm -rf {journal}; ln -s /etc {journal}; echo {json.dumps(mark)}"
+    )
+    told = await inmate.call("bash", key="hostname", command="echo ran")
+    assert mark not in told.text
+    assert told.is_error or "ran" in told.text
