@@ -12,7 +12,7 @@ from tests.support.desk import bundle, chunks
 from tests.support.repositories import SourceRepository, new_repository
 from tests.support.runtimes import MIB, Bench, new_spec
 
-from orchestrator.domain.container import Container, Limits
+from orchestrator.domain.container import Container, ContainerSpec, Limits
 from orchestrator.domain.conversation import ToolResult
 from orchestrator.domain.task import StartPoint
 from orchestrator.ports import Runtime, Toolbox
@@ -47,6 +47,7 @@ class Cell:
     """A claimed container with one task, from which programs try to get out."""
 
     runtime: Runtime
+    spec: ContainerSpec
     container: Container
     worker: HttpWorker
     key: str
@@ -76,7 +77,8 @@ async def _called(
 async def cell(bench: Bench, runtime: Runtime | None = None) -> AsyncIterator[Cell]:
     """A new container of its own workspace."""
     runtime = runtime or bench.make(agent_command=None)
-    container = await runtime.ensure(new_spec(LIMITS))
+    spec = new_spec(LIMITS)
+    container = await runtime.ensure(spec)
     key = f"key-{secrets.token_hex(16)}"
     worker = await HttpWorkers().connect(container, key)
     try:
@@ -84,7 +86,7 @@ async def cell(bench: Bench, runtime: Runtime | None = None) -> AsyncIterator[Ce
         await worker.receive("sample", URL, chunks(bundle(source)))
         start = [StartPoint("sample", source.head, "main")]
         await worker.prepare(TASK, start, [], install=False)
-        yield Cell(runtime, container, worker, key, source)
+        yield Cell(runtime, spec, container, worker, key, source)
     finally:
         await worker.close()
 
@@ -97,6 +99,17 @@ class Bystander:
     path: Path
     abstract: str
     visits: int = 0
+
+    async def visit(self) -> None:
+        """Come by each way, so that the count is known to work."""
+        for connection in (
+            asyncio.open_connection("127.0.0.1", self.port),
+            asyncio.open_unix_connection(str(self.path)),
+            asyncio.open_unix_connection(f"\0{self.abstract}"),
+        ):
+            reader, writer = await connection
+            await reader.read()
+            writer.close()
 
 
 @asynccontextmanager

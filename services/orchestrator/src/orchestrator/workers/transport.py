@@ -1,6 +1,6 @@
-"""The way to a worker: connections to its socket, and to nothing that was put in its place."""
+"""The way to a worker: to its socket and nothing put in its place, for answers that have an end."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import httpcore2
 import httpx2
@@ -10,10 +10,15 @@ from orchestrator.unix_socket import pinned_socket
 
 MAX_CONNECTIONS = 64
 KEEPALIVE_SECONDS = 600.0
+MAX_TOOL_ANSWER_BYTES = 64 * 2**20
+EVENTS = "text/event-stream"
+"""Read event by event, each of which MCP's client limits."""
 
 
 class WorkerTransport(httpx2.AsyncHTTPTransport):
     """HTTP to one worker.
+
+    Tools share the worker's user and can answer in its place, so an answer may be anything.
 
     Args:
         endpoint: Where it listens.
@@ -32,6 +37,45 @@ class WorkerTransport(httpx2.AsyncHTTPTransport):
                 uds=str(endpoint.uds),
                 network_backend=_PinnedBackend(),
             )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request.
+
+        Raises:
+            httpx2.TransportError: The worker cannot be reached, or its answer is compressed. None
+                of ours are, and a few bytes could stand for more than we can hold.
+        """
+        response = await super().handle_async_request(request)
+        if "content-encoding" in response.headers:
+            await response.aclose()
+            raise httpx2.RemoteProtocolError("The answer is compressed.", request=request)
+        stream = response.stream
+        # Other answers are counted by those who read them; MCP's client takes all of one.
+        if (
+            request.url.path.endswith("/mcp")
+            and not response.headers.get("content-type", "").startswith(EVENTS)
+            and isinstance(stream, httpx2.AsyncByteStream)
+        ):
+            response.stream = _Bounded(stream)
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body that breaks off where it becomes too long."""
+
+    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_TOOL_ANSWER_BYTES
+        async for chunk in self._body:
+            left -= len(chunk)
+            if left < 0:
+                raise httpx2.RemoteProtocolError("The answer is too long.")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 class _PinnedBackend(httpcore2.AnyIOBackend):
