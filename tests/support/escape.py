@@ -25,9 +25,9 @@ TASK = "t"
 PRELUDE = """
 import ctypes, errno, glob, os, resource, signal, socket, stat, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
-worker = next(int(p[6:-8]) for p in glob.glob("/proc/[0-9]*/cmdline")
-              for words in [open(p).read().split("\\0")]
-              if "python" in words[0] and "agent" in words)
+worker = max(int(p[6:-8]) for p in glob.glob("/proc/[0-9]*/cmdline")
+             for words in [open(p).read().split("\\0")]
+             if "python" in words[0] and "agent" in words)
 def refused(attempt, *arguments, **named):
     try: got = attempt(*arguments, **named)
     except OSError as error: return errno.errorcode[error.errno]
@@ -37,8 +37,9 @@ def call(name, *arguments):
     if libc.syscall(number, *arguments) >= 0: return "allowed"
     return errno.errorcode[ctypes.get_errno()]
 CALLS = ["unshare", 272, "setns", 308, "keyctl", 250, "add_key", 248, "syslog", 103, "bpf", 321,
-         "io_uring_setup", 425, "ptrace", 101, "open_by_handle_at", 304, "perf_event_open", 298]
-ARM = [97, 268, 219, 217, 116, 280, 425, 117, 265, 241]
+         "io_uring_setup", 425, "ptrace", 101, "open_by_handle_at", 304, "perf_event_open", 298,
+         "clone", 56, "clone3", 435]
+ARM = [97, 268, 219, 217, 116, 280, 425, 117, 265, 241, 220, 435]
 """
 
 

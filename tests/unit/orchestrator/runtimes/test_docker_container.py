@@ -143,3 +143,8 @@ def test_limits_that_an_engine_does_not_mention_are_not_enforced() -> None:
     facts = {"MemoryLimit": True, "PidsLimit": True, "SecurityOptions": ["name=seccomp,profile=x"]}
     limits = EngineFacts.model_validate(facts).limits()
     assert {name for name, holds in limits.items() if holds} == {"memory", "pids", "seccomp"}
+
+
+def test_the_image_brings_its_own_process_1() -> None:
+    assert body()["HostConfig"]["Init"] is False
+    assert body(command=("true",))["HostConfig"]["Init"] is True

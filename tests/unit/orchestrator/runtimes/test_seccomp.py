@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from orchestrator.runtimes.seccomp import (
     CLONE,
     CLONE3,
+    FAMILIES,
     NEW_NAMESPACE_FLAGS,
     REFUSED,
+    SOCKET,
     filter_program,
 )
 
@@ -54,7 +56,20 @@ def test_every_named_call_fails_with_eperm(column: int, machine: str) -> None:
 def test_every_other_call_is_allowed(machine: str, number: int) -> None:
     column = list(ARCHITECTURES).index(machine)
     named = {numbers[column] for numbers in REFUSED.values()} | {CLONE3[column]}
-    assert (verdict(machine, number) == ALLOW) == (number not in named)
+    assert (verdict(machine, number, FAMILIES[0]) == ALLOW) == (number not in named)
+
+
+@given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 2**32 - 1))
+def test_sockets_are_of_families_that_stay_in_the_network_namespace(
+    machine: str, family: int
+) -> None:
+    number = SOCKET[list(ARCHITECTURES).index(machine)]
+    expected = ALLOW if family in FAMILIES else FAIL | errno.EAFNOSUPPORT
+    assert verdict(machine, number, family) == expected
+
+
+def test_virtual_machines_own_sockets_are_none_of_them() -> None:
+    assert verdict("x86_64", SOCKET[0], 40) == FAIL | errno.EAFNOSUPPORT
 
 
 @given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 2**32 - 1))

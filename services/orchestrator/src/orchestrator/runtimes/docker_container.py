@@ -100,7 +100,9 @@ def _environment(creation: Creation) -> list[str]:
 def _host_config(creation: Creation) -> dict[str, object]:
     limits = creation.spec.limits
     config: dict[str, object] = {
-        "Init": True,
+        # The image's entry point is its own init: one of the engine would share the tools' user and
+        # be under the engine's filter for system calls only.
+        "Init": creation.command is not None,
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
