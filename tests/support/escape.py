@@ -75,8 +75,10 @@ async def _called(
 
 
 @asynccontextmanager
-async def cell(bench: Bench, runtime: Runtime | None = None) -> AsyncIterator[Cell]:
-    """A new container of its own workspace."""
+async def cell(
+    bench: Bench, runtime: Runtime | None = None, *, prepared: bool = True
+) -> AsyncIterator[Cell]:
+    """A new container of its own workspace, with a task unless that is not to be prepared."""
     runtime = runtime or bench.make(agent_command=None)
     spec = new_spec(LIMITS)
     container = await runtime.ensure(spec)
@@ -84,9 +86,10 @@ async def cell(bench: Bench, runtime: Runtime | None = None) -> AsyncIterator[Ce
     worker = await HttpWorkers().connect(container, key)
     try:
         source = new_repository(bench.data_dir / f"source-{container.name}")
-        await worker.receive("sample", URL, chunks(bundle(source)))
-        start = [StartPoint("sample", source.head, "main")]
-        await worker.prepare(TASK, start, [], install=False)
+        if prepared:
+            await worker.receive("sample", URL, chunks(bundle(source)))
+            start = [StartPoint("sample", source.head, "main")]
+            await worker.prepare(TASK, start, [], install=False)
         yield Cell(runtime, spec, container, worker, key, source)
     finally:
         await worker.close()
