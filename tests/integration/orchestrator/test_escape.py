@@ -88,6 +88,14 @@ async def inmate(bench: Bench) -> AsyncIterator[Cell]:
         yield found
 
 
+async def test_what_is_not_enforced_is_said(inmate: Cell) -> None:
+    """A limit that appears here needs an attempt in this suite; no attempt fills the disk."""
+    info = await inmate.runtime.info()
+    always = {"files", "processes", "network", "user", "capabilities", "open files", "file size"}
+    assert always <= set(info.enforced)
+    assert "disk" in info.not_enforced
+
+
 async def test_a_memory_hog_dies_and_the_worker_goes_on(inmate: Cell) -> None:
     enforced = (await inmate.runtime.info()).enforced
     require(None if "memory" in enforced else "this machine does not enforce the limit memory")

@@ -142,6 +142,24 @@ async def test_a_deeply_nested_answer_is_none(place: Path) -> None:
             assert (await toolbox.call("bash", {})).is_error
 
 
+async def test_what_is_told_on_is_short(place: Path) -> None:
+    def answer(path: str, body: bytes) -> bytes:
+        if "outputs" in path:
+            return head("application/json") + json.dumps({"path": "x" * 100_000}).encode()
+        if "mcp" in path:
+            error = {"code": -32603, "message": "x" * 100_000}
+            said = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error}
+            return head("application/json") + json.dumps(said).encode()
+        refusal = json.dumps({"detail": "x" * 100_000}).encode()
+        return head("application/json").replace(b"200 OK", b"400 No") + refusal
+
+    async with liar(place, answer) as worker:
+        for attempt in (worker.keep_output("t", "o", "text"), worker.claim(), call(worker)):
+            with pytest.raises(BerthError) as caught:
+                await attempt
+            assert len(caught.value.detail) < 10_000
+
+
 async def test_no_key_is_said_to_what_is_no_socket(place: Path) -> None:
     said = []
 
