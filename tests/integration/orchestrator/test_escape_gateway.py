@@ -84,6 +84,12 @@ async def test_only_what_is_allowed_is_reached_and_only_where_it_was_checked(
         assert host.visits == 1
         assert {event.data["what"] for event in events} >= {"reached", "refused"}
 
+        names.answers["own.test"] = [["127.0.0.1"]]
+        assert await asked(inmate, f"own.test:{at}") == ["200"]
+        await stack.aclose()  # no task is at work any more
+        assert await asked(inmate, f"own.test:{at}") == ["502"]
+        assert host.visits == 2
+
 
 async def test_another_workspace_cannot_be_posed_as(bench: Bench) -> None:
     async with (
@@ -103,18 +109,6 @@ async def test_another_workspace_cannot_be_posed_as(bench: Bench) -> None:
         assert status == "200"
         program = f"print(ask({at!r}), ask({at!r}, password={password!r}))"
         assert await inmate.attempt(f"{PRELUDE}\n{program}") == "403 407"
-        assert host.visits == 1
-
-
-async def test_without_a_task_at_work_there_is_no_way(bench: Bench) -> None:
-    async with cell(bench) as inmate, bystander(bench.data_dir / "h") as host:
-        at = f"own.test:{host.port}"
-        names = Names({"own.test": [["127.0.0.1"]]})
-        way = gateway(at, resolver=names, allow_hosts=["own.test"])
-        async with AsyncExitStack() as stack:
-            await admit(stack, way, inmate)
-            assert await asked(inmate, at) == ["200"]
-        assert await asked(inmate, at) == ["502"]
         assert host.visits == 1
 
 

@@ -1,11 +1,11 @@
-"""The filter for system calls, run by a small interpreter of its instructions."""
+"""The filter for system calls of sandboxes."""
 
 import errno
-import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.seccomp import ALLOW, ARCHITECTURES, FAIL, decided
 
 from orchestrator.runtimes.seccomp import (
     CLONE,
@@ -17,32 +17,15 @@ from orchestrator.runtimes.seccomp import (
     filter_program,
 )
 
-ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386 = 0x40000003
-ALLOW, FAIL = 0x7FFF0000, 0x00050000
 
 
 def verdict(machine: str, number: int, argument: int = 0, architecture: int | None = None) -> int:
     """What the kernel would decide on a call."""
     program = filter_program(machine)
     assert program is not None
-    instructions = list(struct.iter_unpack("=HBBI", program))
     architecture = ARCHITECTURES[machine] if architecture is None else architecture
-    data = struct.pack("=IIQQ", number, architecture, 0, argument)
-    value, position = 0, 0
-    while True:
-        code, if_true, if_false, operand = instructions[position]
-        position += 1
-        if code == 0x06:
-            return int(operand)
-        if code == 0x20:
-            (value,) = struct.unpack_from("=I", data, operand)
-        elif code == 0x15:
-            position += if_true if value == operand else if_false
-        elif code == 0x45:
-            position += if_true if value & operand else if_false
-        else:
-            pytest.fail(f"unknown instruction {code:#x}")
+    return decided(program, number, argument, architecture)
 
 
 @pytest.mark.parametrize(("column", "machine"), list(enumerate(ARCHITECTURES)))
