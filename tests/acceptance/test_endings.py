@@ -116,7 +116,7 @@ async def test_a_budget_ends_the_task(
     assert result["error"]["code"] == "budget_exhausted"
     assert result["changed_files"] == ["kept.txt"]
     assert result["steps"] <= budget.get("max_steps", 40)
-    assert result["receipt"]["wall_seconds"] < 8
+    assert result["receipt"]["wall_seconds"] < 25  # nobody waited for the command
 
 
 @SANDBOX_ONLY

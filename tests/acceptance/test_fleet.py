@@ -66,7 +66,7 @@ class Pair:
             f"> interval '{4 * HEARTBEAT_SECONDS} seconds' HAVING count(*) = 2"
         )
 
-    async def until(self, statement: str, seconds: float = 30.0) -> None:
+    async def until(self, statement: str, seconds: float = 60.0) -> None:
         """Wait until a statement returns a row."""
         async with asyncio.timeout(seconds):
             while not await self.rows(statement):
@@ -185,7 +185,7 @@ async def test_one_that_was_stopped_past_its_lease_is_refused_and_goes_on(
     pair.one.process.send_signal(signal.SIGCONT)
 
     await pair.until(f"SELECT FROM executors WHERE id = '{executor}'")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(said(pair.one, "task_left")) < 2:
             await asyncio.sleep(0.05)
     assert {line["code"] for line in said(pair.one, "task_left")} == {"stale_lease"}

@@ -39,7 +39,9 @@ async def test_the_next_task_feels_them(service: Service, fresh: SourceRepositor
         assert f"{PERMITTED} is not allowed" in first["answer"]
         place = f"/workspaces/{first['workspace']['id']}/settings"
         before = (await http.get(place)).json()
-        assert before["settings"]["container"] == dict.fromkeys(("memory_bytes", "cpus", "pids"))
+        assert before["settings"]["container"] == dict.fromkeys(
+            ("memory_bytes", "cpus", "pids", "open_files", "file_bytes")
+        )
 
         wanted = {
             "container": {"memory_bytes": 512 * MIB, "pids": 300},

@@ -14,8 +14,8 @@ from tests.support.repositories import SourceRepository, git
 
 OK = 200
 ACCEPTED = 202
-BEGIN_SECONDS = 10.0
-END_SECONDS = 40.0
+BEGIN_SECONDS = 30.0
+END_SECONDS = 90.0
 Json = dict[str, Any]
 
 

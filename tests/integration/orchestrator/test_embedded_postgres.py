@@ -6,7 +6,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -291,7 +291,8 @@ async def kill_postmaster(data: Path) -> None:
 
 async def kill_all(data: Path) -> None:
     for pid in processes_of(data):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # one that did its work meanwhile
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kill", [kill_postmaster, kill_all])

@@ -71,7 +71,7 @@ class Clones:
             await write_stream(path, bundle)
             async with self._locks[name]:
                 if await self._is_usable(clone, config):
-                    await _fetch(clone, path)
+                    await _update(clone, path)
                 else:
                     await _create(Path(incoming), clone, config)
 
@@ -105,31 +105,38 @@ class Clones:
 
 async def _create(incoming: Path, clone: Path, config: str) -> None:
     building = incoming / "clone.git"
-    arguments = ["init", "--quiet", "--bare", "--template=", "--initial-branch=main"]
-    await run_git([*arguments, str(building)], incoming)
+    # Made by hand, and filled by one fetch: somebody waits for each process that is started here.
+    for directory in ("objects", "refs"):
+        (building / directory).mkdir(parents=True)
+    (building / "HEAD").write_text("ref: refs/heads/main\n")
     (building / "config").write_text(config)
-    await _fetch(building, incoming / "bundle")
+    await _fetch(building, str(incoming / "bundle"), BRANCHES, TAGS, PINS)
+    await _pack_references(building)
     if clone.exists():
         clone.rename(incoming / "damaged.git")
     building.rename(clone)  # a clone is either whole or absent
 
 
-async def _fetch(clone: Path, bundle: Path) -> None:
-    options = ["--quiet", "--no-write-fetch-head", "--no-tags", "--no-auto-maintenance"]
-    environment = {"GIT_DIR": str(clone)}
-
-    async def fetch(*arguments: str) -> None:
-        await run_git(
-            ["fetch", *options, *arguments], clone,
-            environment=environment, timeout=RECEIVE_SECONDS,
-        )  # fmt: skip
-
+async def _update(clone: Path, bundle: Path) -> None:
     # A bundle names all that the mirror knows of the remote: what it does not name is gone.
-    await fetch("--prune", str(bundle), BRANCHES, TAGS)
-    await fetch(str(bundle), PINS)  # brings no new objects
-    # Each task starts with a copy of the references, and one file is quickly read. Nothing else
-    # depends on it.
-    await run_git(["pack-refs", "--all"], clone, environment=environment, check=False)
+    await _fetch(clone, "--prune", str(bundle), BRANCHES, TAGS)
+    await _fetch(clone, str(bundle), PINS)  # brings no new objects
+    await _pack_references(clone)
+
+
+async def _fetch(clone: Path, *arguments: str) -> None:
+    options = ["--quiet", "--no-write-fetch-head", "--no-tags", "--no-auto-maintenance"]
+    await run_git(
+        ["fetch", *options, *arguments], clone,
+        environment={"GIT_DIR": str(clone)}, timeout=RECEIVE_SECONDS,
+    )  # fmt: skip
+
+
+async def _pack_references(clone: Path) -> None:
+    """Each task starts with a copy of the references, and one file is quickly read."""
+    packing = ["pack-refs", "--all"]
+    # Nothing else depends on it.
+    await run_git(packing, clone, environment={"GIT_DIR": str(clone)}, check=False)
 
 
 def _unlock(clone: Path) -> None:

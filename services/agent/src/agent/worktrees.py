@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from agent.errors import UnknownCommit
+from agent.errors import GitFailed, UnknownCommit
 from agent.git import run_git
 from agent.git_directory import Origin, is_git_directory, make_git_directory, read_origin
 from agent.layout import Layout
@@ -42,15 +42,14 @@ class Worktrees:
         clone = self._layout.clone(part.name)
         _make_shadow(shadow, f"{part.start}\n", clone / "objects")
         self.hide(task_id, record, part)
-        await _require_commit(shadow, part)
         directory = self._layout.task(task_id) / part.directory
         directory.mkdir(exist_ok=True)
         listed = asyncio.create_task(_submodules(shadow, part.start))
         origin = asyncio.create_task(read_origin(clone))
         try:
-            await _check_out(shadow, directory, part.start)
+            await _check_out(shadow, directory, part)
         finally:
-            await asyncio.wait([listed, origin])
+            await asyncio.gather(listed, origin, return_exceptions=True)
         self._equip(task_id, part, origin.result())
         return replace(part, submodules=listed.result())
 
@@ -136,10 +135,14 @@ async def _require_commit(shadow: Path, part: Part) -> None:
         raise UnknownCommit(f"the clone of {part.name} has no commit {part.start}")
 
 
-async def _check_out(shadow: Path, directory: Path, start: str) -> None:
+async def _check_out(shadow: Path, directory: Path, part: Part) -> None:
     environment = {"GIT_DIR": str(shadow), "GIT_WORK_TREE": str(directory)}
-    arguments = [*_PARALLEL, "read-tree", "-m", "-u", start]
-    await run_git(arguments, directory, environment=environment)
+    arguments = [*_PARALLEL, "read-tree", "-m", "-u", f"{part.start}^{{commit}}"]
+    try:
+        await run_git(arguments, directory, environment=environment)
+    except GitFailed:
+        await _require_commit(shadow, part)
+        raise
 
 
 async def _submodules(shadow: Path, start: str) -> tuple[str, ...]:

@@ -215,6 +215,20 @@ class Settings(BaseSettings):
     )
     container_cpus: float = Field(default=2.0, gt=0, description="CPU limit of a container.")
     container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
+    container_open_files: int = Field(
+        default=8_192, ge=256, description="Files that one process of a container may have open."
+    )
+    container_file_bytes: int = Field(
+        default=8 * GIB, ge=MIB, description="Largest file that a container may write."
+    )
+    docker_runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description=(
+            "Runtime of the Docker engine for containers, such as runsc (gVisor), where the engine "
+            "has it; unset: the engine's default."
+        ),
+    )
     workspace_max_memory_bytes: int | None = Field(
         default=None,
         ge=64 * MIB,
@@ -230,8 +244,18 @@ class Settings(BaseSettings):
         ge=32,
         description="How far a workspace's settings may raise its process limit; unset: not.",
     )
+    workspace_max_open_files: int | None = Field(
+        default=None,
+        ge=256,
+        description="How far a workspace's settings may raise its limit of open files; unset: not.",
+    )
+    workspace_max_file_bytes: int | None = Field(
+        default=None,
+        ge=MIB,
+        description="How far a workspace's settings may raise its largest file; unset: not.",
+    )
     start_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="Longest time a container's worker may take to answer."
+        default=60.0, gt=0, description="Longest time a container's worker may take to answer."
     )
     idle_pause_seconds: float = Field(
         default=300.0,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from random import Random
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -40,36 +40,48 @@ async def test_starts_go_before_refills_that_came_earlier() -> None:
     assert order == ["first", "a", "b", "pool-1", "pool-2"]
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One who enters, after and for some turns of the loop, and perhaps gives up."""
+
+    is_patient: bool
+    turns_before: int
+    turns_inside: int
+    gives_up: bool
+
+
+VISITS = st.builds(Visit, st.booleans(), st.integers(0, 2), st.integers(0, 3), st.booleans())
+
+
 @settings(deadline=None)  # machines are shared
-@given(st.lists(st.booleans(), max_size=20), st.integers(1, 4), st.randoms())
-def test_no_more_than_so_many_are_inside_whoever_gives_up(
-    patient: list[bool], places: int, random: Random
-) -> None:
+@given(st.lists(VISITS, max_size=20), st.integers(1, 4))
+def test_no_more_than_so_many_are_inside_whoever_gives_up(visits: list[Visit], places: int) -> None:
     async def run() -> None:
         gate, inside, most = StartGate(places), 0, 0
 
-        async def enter(is_patient: bool) -> None:
+        async def enter(visit: Visit) -> None:
             nonlocal inside, most
-            async with gate.enter(patient=is_patient):
+            async with gate.enter(patient=visit.is_patient):
                 inside += 1
                 most = max(most, inside)
                 try:
-                    await turns(random.randrange(4))
+                    await turns(visit.turns_inside)
                 finally:
                     inside -= 1
 
-        tasks = [asyncio.create_task(enter(each)) for each in patient]
-        for task in tasks:
-            await turns(random.randrange(3))
-            if random.random() < 0.3:
+        tasks = [asyncio.create_task(enter(each)) for each in visits]
+        for visit, task in zip(visits, tasks, strict=True):
+            await turns(visit.turns_before)
+            if visit.gives_up:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert most <= places
         # Nobody who gave up has taken a place along.
+        last = Visit(is_patient=False, turns_before=0, turns_inside=0, gives_up=False)
         async with asyncio.timeout(1):
             async with asyncio.TaskGroup() as group:
                 for _ in range(places):
-                    group.create_task(enter(False))
+                    group.create_task(enter(last))
 
     asyncio.run(run())
 

@@ -76,7 +76,7 @@ async def test_a_process_whose_child_ignores_it_is_killed() -> None:
     assert found is not None
     (child,) = found.children()
     await end_process(found, grace_seconds=0.05)
+    child.send(signal.SIGKILL)  # asyncio waits for a process until its pipes are closed too
     assert await parent.wait() == -signal.SIGKILL
-    child.send(signal.SIGKILL)
     assert parent.stdout is not None
     assert await parent.stdout.read() == b""

@@ -30,6 +30,8 @@ class ContainerSettingsBody(Strict):
     memory_bytes: int | None = Field(default=None, ge=64 * MIB)
     cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     pids: int | None = Field(default=None, ge=32, description="Processes and threads.")
+    open_files: int | None = Field(default=None, ge=256, description="Of one process.")
+    file_bytes: int | None = Field(default=None, ge=MIB, description="Size of one file.")
 
 
 class EgressSettingsBody(Strict):
@@ -127,6 +129,8 @@ class LimitsBody(BaseModel):
     memory_bytes: int
     cpus: float
     pids: int
+    open_files: int
+    file_bytes: int
 
 
 class EffectiveEgressBody(BaseModel):

@@ -18,6 +18,8 @@ class ContainerChoice:
     memory_bytes: int | None = None
     cpus: float | None = None
     pids: int | None = None
+    open_files: int | None = None
+    file_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ def container_limits(settings: Settings) -> Limits:
         memory_bytes=settings.container_memory_bytes,
         cpus=settings.container_cpus,
         pids=settings.container_pids,
+        open_files=settings.container_open_files,
+        file_bytes=settings.container_file_bytes,
     )
 
 
@@ -64,6 +66,8 @@ def _most_of_container(settings: Settings) -> Limits:
         memory_bytes=max(default.memory_bytes, settings.workspace_max_memory_bytes or 0),
         cpus=max(default.cpus, settings.workspace_max_cpus or 0),
         pids=max(default.pids, settings.workspace_max_pids or 0),
+        open_files=max(default.open_files, settings.workspace_max_open_files or 0),
+        file_bytes=max(default.file_bytes, settings.workspace_max_file_bytes or 0),
     )
 
 

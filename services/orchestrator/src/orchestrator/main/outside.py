@@ -128,7 +128,7 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
     image = settings.agent_image or f"berth-agent:{VERSION}"
     selection = await choose(
         settings.runtime,
-        docker=partial(docker_problem, image),
+        docker=partial(docker_problem, image, settings.docker_runtime),
         sandbox=partial(sandbox_problem, settings.sandbox_uid),
     )
     runtime: Runtime
@@ -140,6 +140,7 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
             transport=settings.transport,
             start_timeout_seconds=settings.start_timeout_seconds,
             reason=selection.reason,
+            engine_runtime=settings.docker_runtime,
         )
     else:
         runtime = SandboxRuntime(

@@ -55,6 +55,8 @@ from orchestrator.settings import Transport
 
 ATTEMPTS = 10
 ATTEMPT_PAUSE_SECONDS = 0.1  # the engine reserves a name before the container can be seen
+REMOVALS = 5
+REMOVAL_PAUSE_SECONDS = 0.3
 STOP_SECONDS = 2
 FAILURE_LOG_LINES = 20
 
@@ -74,6 +76,7 @@ class DockerRuntime:
         start_timeout_seconds: Longest time a worker may take to answer.
         reason: Why this runtime was chosen, for `info`.
         agent_command: What runs inside instead of the image's entry point.
+        engine_runtime: The engine's runtime to use, such as `runsc`; None for its default.
     """
 
     def __init__(
@@ -83,9 +86,10 @@ class DockerRuntime:
         image: str,
         deployment: str = DEFAULT_DEPLOYMENT,
         transport: Transport = Transport.SOCKET,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
+        engine_runtime: str | None = None,
     ) -> None:
         self._image = image
         self._deployment = Deployment(deployment)
@@ -104,6 +108,7 @@ class DockerRuntime:
             place=self._place,
             transport=transport,
             agent_command=agent_command,
+            engine_runtime=engine_runtime,
         )
         self._locks = NamedLocks()
         self._gate = StartGate()
@@ -162,8 +167,20 @@ class DockerRuntime:
     async def remove(self, name: str) -> None:
         """See `ports.Runtime.remove`."""
         async with self._locks.hold(name):
-            await self._remove_container(name)
-            await self._work.remove(name)
+            for attempt in range(1, REMOVALS + 1):
+                await self._remove_container(name)
+                try:
+                    await self._work.remove(name)
+                except RuntimeUnavailable:
+                    raise
+                except RuntimeFailure:
+                    # The engine ends the creation of a container that a killed process has asked
+                    # for; until then it keeps the volume and cannot be seen.
+                    if attempt == REMOVALS:
+                        raise
+                    await asyncio.sleep(REMOVAL_PAUSE_SECONDS)
+                else:
+                    return
 
     async def list(self) -> Sequence[Container]:
         """See `ports.Runtime.list`."""
@@ -186,7 +203,7 @@ class DockerRuntime:
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
         limits = (await self._objects.facts()).limits()
-        enforced = ["files", "processes", "user", "capabilities", "open files"]
+        enforced = ["files", "processes", "user", "capabilities", "open files", "file size"]
         missing = [limit for limit, holds in limits.items() if not holds]
         if self._transport is Transport.TCP:
             missing.append("network (with tcp a container has one and reaches this machine)")
