@@ -24,7 +24,9 @@ from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import same_for_all
 from orchestrator.gateway.egress_upstream import Upstream
+from orchestrator.gateway.interception import no_interception
 from orchestrator.gateway.mirrors import GitRepositories
 from orchestrator.ports import Admission, Runtime, Worker
 from orchestrator.runtimes.docker import DockerRuntime
@@ -157,7 +159,7 @@ def _egress(settings: Settings) -> EgressGateway:
     )
     rules = Allowlist([parse_rule(f"{PEER}:{PEER_PORT}")])
     policy = EgressPolicy(rules, EgressAddresses([PEER], resolve), {}, Upstream({}))
-    return EgressGateway(policy, limits, PackageSources())
+    return EgressGateway(policy, same_for_all(limits), PackageSources(), no_interception())
 
 
 async def _forget(_event: NewEvent) -> None:

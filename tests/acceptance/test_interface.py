@@ -48,6 +48,7 @@ async def test_every_route_is_described(http: httpx2.AsyncClient) -> None:
         "POST /tasks/{task_id}/publish",
         *("GET /containers", "GET /containers/{name}/logs", "POST /containers/{name}/stop"),
         *("DELETE /containers/{name}", "GET /workspaces", "GET /health"),
+        *("GET /workspaces/{workspace_id}/settings", "PUT /workspaces/{workspace_id}/settings"),
         *("PUT /files/{name}", "GET /files", "DELETE /files/{name}"),
     }
     for name, operation in operations(api).items():
@@ -76,6 +77,7 @@ async def test_every_reference_leads_somewhere(http: httpx2.AsyncClient) -> None
         ("MessageBody", {"text": 5}),
         ("ForkBody", {"step": -1}),
         ("PublishBody", {"mode": "force"}),
+        ("WorkspaceSettingsBody", {"container": {"disk": 5}}),
     ],
 )
 async def test_the_examples_are_valid_requests(

@@ -129,6 +129,16 @@ async def test_a_missing_image_is_named_with_a_remedy(docker_bench: Bench) -> No
     await runtime.close()
 
 
+async def test_a_runtime_that_the_engine_lacks_is_named_with_a_remedy() -> None:
+    require(await problem_with("docker"))
+    assert await docker_problem(IMAGE, "runc") is None
+    problem = await docker_problem(IMAGE, "no-such-runtime")
+    assert problem is not None
+    assert "has no runtime no-such-runtime" in problem
+    assert "runc" in problem
+    assert "BERTH_DOCKER_RUNTIME" in problem
+
+
 async def test_without_an_engine_everything_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,10 @@
 """A gateway with a container that is only a directory, and programs that speak to it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.package_index import HOST
@@ -18,11 +19,19 @@ from orchestrator.domain.egress import (
     parse_rule,
 )
 from orchestrator.domain.events import NewEvent
+from orchestrator.domain.injection import Injection
 from orchestrator.gateway.address import Resolver
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import (
+    EgressTerms,
+    LookUp,
+    TermsOf,
+    same_for_all,
+)
 from orchestrator.gateway.egress_upstream import Upstream
+from orchestrator.gateway.interception import Interception
 
 LIMITS = EgressLimits(
     task_bytes=2**30,
@@ -55,6 +64,8 @@ def gateway(
     limits: EgressLimits = LIMITS,
     credentials: dict[Destination, str] | None = None,
     environment: dict[str, str] | None = None,
+    terms_of: TermsOf | None = None,
+    roots: bytes | None = None,
 ) -> EgressGateway:
     """A gateway that allows what the rules say."""
     policy = EgressPolicy(
@@ -63,7 +74,31 @@ def gateway(
         credentials or {},
         Upstream(environment or {}),
     )
-    return EgressGateway(policy, limits, PackageSources())
+    return EgressGateway(
+        policy, terms_of or same_for_all(limits), PackageSources(), interception(roots)
+    )
+
+
+def interception(roots: bytes | None = None) -> Interception:
+    """Interception that trusts these certificates, or none: loading the machine's takes long."""
+    outward = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if roots is not None:
+        outward.load_verify_locations(cadata=roots.decode())
+    return Interception(None, roots or b"", outward)
+
+
+def with_secrets(*added: Injection, rules: Sequence[str] = ()) -> TermsOf:
+    """Terms under which the workspace `w1` has secrets added, and no other."""
+
+    def terms_of(workspace_id: str) -> LookUp:
+        own = added if workspace_id == "w1" else ()
+
+        async def look_up() -> EgressTerms:
+            return EgressTerms(LIMITS, tuple(parse_rule(rule) for rule in rules), own)
+
+        return look_up
+
+    return terms_of
 
 
 def container(directory: Path) -> Container:
@@ -111,7 +146,7 @@ class Inside:
 
 @asynccontextmanager
 async def admitted(
-    way: EgressGateway, directory: Path, task: str = "task"
+    way: EgressGateway, directory: Path, task: str = "task", workspace: str = "w1"
 ) -> AsyncIterator[Inside]:
     """A task that may go out of the container at a directory."""
     directory.mkdir(exist_ok=True)
@@ -120,7 +155,9 @@ async def admitted(
     async def report(event: NewEvent) -> None:
         events.append(event)
 
-    async with way.admit(task, container(directory), report) as admission:
+    async with way.admit(
+        task, replace(container(directory), workspace_id=workspace), report
+    ) as admission:
         given = admission.egress_pass
         assert given is not None
         yield Inside(directory / "egress.sock", events, given.user, given.password)

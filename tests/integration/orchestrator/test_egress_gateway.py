@@ -13,9 +13,10 @@ from tests.support.package_index import HOST, PACKAGE, WHEEL, package_index
 from tests.support.worker_process import short_directory
 
 from orchestrator.domain.container import Endpoint
-from orchestrator.domain.egress import Destination
+from orchestrator.domain.egress import Destination, parse_rule
 from orchestrator.errors import ConfigurationError, ContainerStartFailed
 from orchestrator.gateway import egress_connection
+from orchestrator.gateway.egress_terms import EgressTerms, LookUp
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -512,3 +513,28 @@ async def test_a_container_without_a_socket_has_no_way_out(place: Path) -> None:
     async with gateway().admit("task", reached_by_port, asyncio.sleep) as admission:  # type: ignore[arg-type]
         assert admission.egress_pass is None
         assert admission.take_refusals() == ()
+
+
+async def test_a_workspaces_own_terms_count_at_once(place: Path) -> None:
+    terms = {"w": EgressTerms(LIMITS)}
+
+    def terms_of(workspace_id: str) -> LookUp:
+        async def look_up() -> EgressTerms:
+            return terms[workspace_id]
+
+        return look_up
+
+    async with peer(echo) as port:
+        way = gateway(terms_of=terms_of)
+        rule = parse_rule(f"{HOST}:{port}")
+        async with admitted(way, place / "c", workspace="w") as inside:
+            assert (await inside.tunnel(f"{HOST}:{port}"))[0].startswith(b"HTTP/1.1 403")
+            terms["w"] = EgressTerms(LIMITS, (rule,))
+            head, reader, writer = await inside.tunnel(f"{HOST}:{port}")
+            assert head.startswith(b"HTTP/1.1 200")
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            terms["w"] = EgressTerms(replace(LIMITS, task_bytes=1), (rule,))
+            assert (await inside.tunnel(f"{HOST}:{port}"))[0].startswith(b"HTTP/1.1 429")
+            writer.close()
+    assert inside.whats() == ["refused", "reached", "refused", "used"]

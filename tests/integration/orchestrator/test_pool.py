@@ -61,6 +61,14 @@ async def test_a_pooled_container_becomes_a_workspaces(household: Household) -> 
     assert not any(household.bench.data_dir.rglob(f"{POOL_PREFIX}*"))
 
 
+async def test_a_workspace_with_limits_of_its_own_takes_none(household: Household) -> None:
+    pool, workspace = household.pool(1), some_workspace()
+    await pool.fill()
+    assert not await pool.bind(replace(spec_of(workspace), limits=LIMITS_BEFORE))
+    assert len(await household.pooled()) == 1
+    assert await use(household, workspace, pool) is Reuse.BIND
+
+
 async def test_each_goes_to_one_workspace_only(household: Household) -> None:
     pool, workspaces = household.pool(2), [some_workspace() for _ in range(4)]
     await pool.fill()

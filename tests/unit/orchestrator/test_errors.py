@@ -17,6 +17,7 @@ GOLDEN = {
     "task_running": 409,
     "task_continued": 409,
     "key_reused": 409,
+    "setting_refused": 422,
     "publish_error": 422,
     "task_not_ended": 409,
     "task_is_dry_run": 409,

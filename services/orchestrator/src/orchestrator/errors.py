@@ -9,6 +9,7 @@
     │   ├── TaskStillRunning
     │   ├── TaskContinued
     │   ├── KeyReused
+    │   ├── SettingRefused
     │   ├── PublishError
     │   │   ├── TaskNotEnded
     │   │   ├── TaskIsDryRun
@@ -140,6 +141,12 @@ class KeyReused(InvalidRequest):
 
     code = "key_reused"
     status = 409
+
+
+class SettingRefused(InvalidRequest):
+    """A setting of a workspace is beyond what the deployment allows."""
+
+    code = "setting_refused"
 
 
 class PublishError(InvalidRequest):

@@ -163,6 +163,25 @@ class Settings(BaseSettings):
     egress_workspace_connections: int = Field(
         default=64, ge=1, description="Connections out that a workspace may have at once."
     )
+    workspace_egress_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Hosts that a workspace's settings may add for itself, as in BERTH_EGRESS_ALLOW; ',' "
+            "between; unset: none."
+        ),
+    )
+    workspace_max_egress_task_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="How far a workspace's settings may raise BERTH_EGRESS_TASK_BYTES; unset: not.",
+    )
+    workspace_max_egress_workspace_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "How far a workspace's settings may raise BERTH_EGRESS_WORKSPACE_BYTES; unset: not."
+        ),
+    )
     egress_idle_seconds: float = Field(
         default=120.0, gt=0, description="Time without traffic after which a connection is cut."
     )
@@ -179,6 +198,13 @@ class Settings(BaseSettings):
             "see docs/operations.md); unset: none."
         ),
     )
+    secrets_dir: Path | None = Field(
+        default=None,
+        description=(
+            "Directory with secrets that workspaces may have added to their requests (NAME.toml, "
+            "mode 600; see docs/operations.md); unset: none."
+        ),
+    )
     publish_author: str = Field(
         default="Berth <berth@localhost>",
         pattern=r"^[^<>\x00-\x1f]*[^<>\x00-\x20] <[^<>\s]+>$",
@@ -189,6 +215,45 @@ class Settings(BaseSettings):
     )
     container_cpus: float = Field(default=2.0, gt=0, description="CPU limit of a container.")
     container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
+    container_open_files: int = Field(
+        default=8_192, ge=256, description="Files that one process of a container may have open."
+    )
+    container_file_bytes: int = Field(
+        default=8 * GIB, ge=MIB, description="Largest file that a container may write."
+    )
+    docker_runtime: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description=(
+            "Runtime of the Docker engine for containers, such as runsc (gVisor), where the engine "
+            "has it; unset: the engine's default."
+        ),
+    )
+    workspace_max_memory_bytes: int | None = Field(
+        default=None,
+        ge=64 * MIB,
+        description="How far a workspace's settings may raise its memory limit; unset: not.",
+    )
+    workspace_max_cpus: float | None = Field(
+        default=None,
+        gt=0,
+        description="How far a workspace's settings may raise its CPU limit; unset: not.",
+    )
+    workspace_max_pids: int | None = Field(
+        default=None,
+        ge=32,
+        description="How far a workspace's settings may raise its process limit; unset: not.",
+    )
+    workspace_max_open_files: int | None = Field(
+        default=None,
+        ge=256,
+        description="How far a workspace's settings may raise its limit of open files; unset: not.",
+    )
+    workspace_max_file_bytes: int | None = Field(
+        default=None,
+        ge=MIB,
+        description="How far a workspace's settings may raise its largest file; unset: not.",
+    )
     start_timeout_seconds: float = Field(
         default=60.0, gt=0, description="Longest time a container's worker may take to answer."
     )
@@ -274,7 +339,9 @@ class Settings(BaseSettings):
             return tuple(Path(part).expanduser() for part in value.split(":") if part)
         return value
 
-    @field_validator("allow_hosts", "egress_allow", "egress_presets", mode="before")
+    @field_validator(
+        "allow_hosts", "egress_allow", "egress_presets", "workspace_egress_allow", mode="before"
+    )
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):

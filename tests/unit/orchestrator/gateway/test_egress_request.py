@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.domain.egress import Destination
+from orchestrator.domain.injection import Injection, WebPrefix
 from orchestrator.errors import EgressRefused, EgressRequestInvalid, EgressUnattributed
 from orchestrator.gateway.egress_request import (
     Headers,
@@ -19,6 +20,10 @@ from orchestrator.gateway.egress_request import (
     refusal,
     returned_response,
 )
+
+THERE = WebPrefix("http", Destination("example.org", 80))
+KEPT = Injection(THERE, "Authorization", "Basic added", "added", replaces=False)
+PUT_IN = Injection(THERE, "X-Api-Key", "secret-value", "secret-value")
 
 
 def request(method: str, target: str, *headers: tuple[str, str]) -> h11.Request:
@@ -111,7 +116,7 @@ def test_what_is_for_one_hop_goes_no_further() -> None:
         ("X-Kept", "yes"),
     )
 
-    headers = sent(onward_request(asked, read_wanted(asked), "Basic added"))
+    headers = sent(onward_request(asked, read_wanted(asked), [KEPT]))
 
     assert headers == {
         b"host": b"example.org",
@@ -127,7 +132,7 @@ def test_the_host_is_the_one_that_was_checked() -> None:
         method="GET", target="http://example.org:8080/", headers=[("Host", "evil.net")]
     )
 
-    headers = sent(onward_request(asked, read_wanted(asked), None))
+    headers = sent(onward_request(asked, read_wanted(asked)))
 
     assert headers[b"host"] == b"example.org:8080"
 
@@ -137,7 +142,7 @@ def test_one_length_is_told() -> None:
         "POST", "http://example.org/", ("Content-Length", "3"), ("Transfer-Encoding", "chunked")
     )
 
-    headers = sent(onward_request(asked, read_wanted(asked), None))
+    headers = sent(onward_request(asked, read_wanted(asked)))
 
     assert b"content-length" not in headers
     assert headers[b"transfer-encoding"] == b"chunked"
@@ -146,8 +151,35 @@ def test_one_length_is_told() -> None:
 def test_credentials_are_added_where_there_are_none() -> None:
     asked = request("GET", "http://example.org/")
 
-    assert sent(onward_request(asked, read_wanted(asked), "Basic added"))[b"authorization"] == (
+    assert sent(onward_request(asked, read_wanted(asked), [KEPT]))[b"authorization"] == (
         b"Basic added"
+    )
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "x-api-key", "X_Api_Key", "x_API-key"])
+def test_what_the_request_brings_under_that_name_is_replaced(name: str) -> None:
+    asked = request("GET", "http://example.org/", (name, "own"), ("Accept-Encoding", "gzip"))
+
+    headers = sent(onward_request(asked, read_wanted(asked), [PUT_IN]))
+
+    assert {each for each in headers if b"key" in each} == {b"x-api-key"}
+    assert headers[b"x-api-key"] == b"secret-value"
+    assert headers[b"accept-encoding"] == b"identity"
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X_Original_URL", "x-rewrite-url"])
+def test_what_was_checked_is_not_overridden(name: str) -> None:
+    asked = request("GET", "http://example.org/", (name, "/other"))
+
+    assert b"/other" not in sent(onward_request(asked, read_wanted(asked), [PUT_IN])).values()
+    assert b"/other" in sent(onward_request(asked, read_wanted(asked))).values()
+
+
+def test_a_header_that_is_named_for_one_hop_is_added_all_the_same() -> None:
+    asked = request("GET", "http://example.org/", ("Connection", "X-Api-Key, Accept-Encoding"))
+
+    assert sent(onward_request(asked, read_wanted(asked), [PUT_IN]))[b"x-api-key"] == (
+        b"secret-value"
     )
 
 

@@ -60,6 +60,16 @@ def test_the_limits_are_those_of_the_specification() -> None:
     host = body()["HostConfig"]
     assert host["Memory"] == host["MemorySwap"] == 2**30
     assert (host["NanoCpus"], host["PidsLimit"]) == (1_500_000_000, 99)
+    assert {each["Name"]: each["Hard"] for each in host["Ulimits"]} == {
+        "nofile": SPEC.limits.open_files,
+        "fsize": SPEC.limits.file_bytes,
+        "core": 0,
+    }
+
+
+def test_the_engine_chooses_its_runtime_unless_one_is_asked_for() -> None:
+    assert "Runtime" not in body()["HostConfig"]
+    assert body(engine_runtime="runsc")["HostConfig"]["Runtime"] == "runsc"
 
 
 def test_by_socket_there_is_no_network() -> None:
@@ -133,3 +143,8 @@ def test_limits_that_an_engine_does_not_mention_are_not_enforced() -> None:
     facts = {"MemoryLimit": True, "PidsLimit": True, "SecurityOptions": ["name=seccomp,profile=x"]}
     limits = EngineFacts.model_validate(facts).limits()
     assert {name for name, holds in limits.items() if holds} == {"memory", "pids", "seccomp"}
+
+
+def test_the_image_brings_its_own_process_1() -> None:
+    assert body()["HostConfig"]["Init"] is False
+    assert body(command=("true",))["HostConfig"]["Init"] is True

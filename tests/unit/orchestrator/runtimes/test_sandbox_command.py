@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.container import Limits
 from orchestrator.runtimes.sandbox_command import (
     LOG_BLOCK_BYTES,
     LOG_BLOCKS,
@@ -19,6 +20,8 @@ from orchestrator.runtimes.sandbox_command import (
     rotated_logs,
     stage_path,
 )
+
+LIMITS = Limits(2**30, 1.0, 64, open_files=300, file_bytes=2**20)
 
 
 def box(version: tuple[int, ...] = (0, 8, 0), **changes: object) -> Box:
@@ -84,7 +87,11 @@ def test_descriptors_are_given_when_there_are_some() -> None:
 
 def test_root_gives_up_its_rights_before_bubblewrap_and_stages_what_it_shows() -> None:
     argv = launch_argv(
-        ["bwrap", "a b"], groups=(), drop_to=10001, staged={"python": Path("/root/x y")}
+        ["bwrap", "a b"],
+        groups=(),
+        drop_to=10001,
+        staged={"python": Path("/root/x y")},
+        limits=LIMITS,
     )
     assert argv[:4] == ["unshare", "--mount", "--propagation", "private"]
     script = argv[-1]
@@ -105,17 +112,24 @@ async def run(argv: list[str], stdin: bytes = b"") -> tuple[int | None, str]:
 async def test_the_launch_joins_its_groups_and_sets_limits(tmp_path: Path) -> None:
     group = tmp_path / "a group"
     argv = launch_argv(
-        ["sh", "-c", "ulimit -c; ulimit -n"], groups=[group], drop_to=None, staged={}
+        ["sh", "-c", "ulimit -c; ulimit -n; ulimit -f"],
+        groups=[group],
+        drop_to=None,
+        staged={},
+        limits=LIMITS,
     )
     code, out = await run(argv)
-    assert (code, out.split()[0]) == (0, "0")
-    assert int(out.split()[1]) <= 8192
+    assert (code, out.split()) == (0, ["0", "300", "2048"])
     assert group.read_text() == "0\n"
 
 
 async def test_a_group_that_cannot_be_joined_stops_the_launch(tmp_path: Path) -> None:
     argv = launch_argv(
-        ["echo", "ran"], groups=[tmp_path / "none" / "cgroup.procs"], drop_to=None, staged={}
+        ["echo", "ran"],
+        groups=[tmp_path / "none" / "cgroup.procs"],
+        drop_to=None,
+        staged={},
+        limits=LIMITS,
     )
     code, out = await run(argv)
     assert code != 0

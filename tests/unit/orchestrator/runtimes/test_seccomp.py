@@ -1,46 +1,31 @@
-"""The filter for system calls, run by a small interpreter of its instructions."""
+"""The filter for system calls of sandboxes."""
 
 import errno
-import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.seccomp import ALLOW, ARCHITECTURES, FAIL, decided
 
 from orchestrator.runtimes.seccomp import (
     CLONE,
     CLONE3,
+    FAMILIES,
     NEW_NAMESPACE_FLAGS,
     REFUSED,
+    SOCKET,
     filter_program,
 )
 
-ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386 = 0x40000003
-ALLOW, FAIL = 0x7FFF0000, 0x00050000
 
 
 def verdict(machine: str, number: int, argument: int = 0, architecture: int | None = None) -> int:
     """What the kernel would decide on a call."""
     program = filter_program(machine)
     assert program is not None
-    instructions = list(struct.iter_unpack("=HBBI", program))
     architecture = ARCHITECTURES[machine] if architecture is None else architecture
-    data = struct.pack("=IIQQ", number, architecture, 0, argument)
-    value, position = 0, 0
-    while True:
-        code, if_true, if_false, operand = instructions[position]
-        position += 1
-        if code == 0x06:
-            return int(operand)
-        if code == 0x20:
-            (value,) = struct.unpack_from("=I", data, operand)
-        elif code == 0x15:
-            position += if_true if value == operand else if_false
-        elif code == 0x45:
-            position += if_true if value & operand else if_false
-        else:
-            pytest.fail(f"unknown instruction {code:#x}")
+    return decided(program, number, argument, architecture)
 
 
 @pytest.mark.parametrize(("column", "machine"), list(enumerate(ARCHITECTURES)))
@@ -54,7 +39,20 @@ def test_every_named_call_fails_with_eperm(column: int, machine: str) -> None:
 def test_every_other_call_is_allowed(machine: str, number: int) -> None:
     column = list(ARCHITECTURES).index(machine)
     named = {numbers[column] for numbers in REFUSED.values()} | {CLONE3[column]}
-    assert (verdict(machine, number) == ALLOW) == (number not in named)
+    assert (verdict(machine, number, FAMILIES[0]) == ALLOW) == (number not in named)
+
+
+@given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 2**32 - 1))
+def test_sockets_are_of_families_that_stay_in_the_network_namespace(
+    machine: str, family: int
+) -> None:
+    number = SOCKET[list(ARCHITECTURES).index(machine)]
+    expected = ALLOW if family in FAMILIES else FAIL | errno.EAFNOSUPPORT
+    assert verdict(machine, number, family) == expected
+
+
+def test_virtual_machines_own_sockets_are_none_of_them() -> None:
+    assert verdict("x86_64", SOCKET[0], 40) == FAIL | errno.EAFNOSUPPORT
 
 
 @given(st.sampled_from(sorted(ARCHITECTURES)), st.integers(0, 2**32 - 1))

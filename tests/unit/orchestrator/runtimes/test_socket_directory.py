@@ -53,10 +53,21 @@ def test_others_cannot_pass_the_parent_and_any_user_id_can_write_below(short: Pa
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_socket_of_an_earlier_worker_is_taken_away(short: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+def test_what_an_earlier_worker_left_in_place_of_its_socket_is_taken_away(
+    short: Path, kind: str
+) -> None:
     directories = SocketDirectories(short)
-    (directories.make(NAME) / "worker.sock").touch()
+    left, other = directories.make(NAME) / "worker.sock", short / "other"
+    other.mkdir()
+    if kind == "file":
+        left.touch()
+    elif kind == "link":
+        left.symlink_to(other)
+    else:
+        (left / "deep").mkdir(parents=True)
     assert list(directories.make(NAME).iterdir()) == []
+    assert other.is_dir()
 
 
 def test_removal_succeeds_twice(short: Path) -> None:

@@ -2,7 +2,16 @@
 
 from fastapi import FastAPI
 
-from orchestrator.api import containers, files, health, publish, tasks, verbs, workspaces
+from orchestrator.api import (
+    containers,
+    files,
+    health,
+    publish,
+    tasks,
+    verbs,
+    workspace_settings,
+    workspaces,
+)
 from orchestrator.api.body_limit import BodyLimit
 from orchestrator.api.problem import PROBLEM_RESPONSES, install_problem_handlers
 from orchestrator.api.services import Services
@@ -24,6 +33,15 @@ def create_app(services: Services, *, max_body_bytes: int) -> FastAPI:
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     install_problem_handlers(app)
-    for module in (tasks, verbs, publish, containers, workspaces, files, health):
+    for module in (
+        tasks,
+        verbs,
+        publish,
+        containers,
+        workspaces,
+        workspace_settings,
+        files,
+        health,
+    ):
         app.include_router(module.router)
     return app

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from orchestrator.flow.compare import Compare
+from orchestrator.flow.configure import Configure
 from orchestrator.flow.continuation import Say
 from orchestrator.flow.fork import Fork
 from orchestrator.flow.publish import Publish
@@ -35,6 +36,7 @@ class Services:
     fork: Fork
     compare: Compare
     publish: Publish
+    configure: Configure
     running: RunningTasks
     uploads: Uploads
     tasks: TaskStore

@@ -6,6 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+MAX_OPEN_FILES = 8_192
+MAX_FILE_BYTES = 8 * 2**30
+MEMORY_SHARE_OF_TMPFS = 4
+
 
 class ContainerState(StrEnum):
     """The state of a container on its runtime."""
@@ -29,11 +33,22 @@ class Reuse(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a container may use at most."""
+    """What a container may use at most.
+
+    `open_files` counts those of one process, `file_bytes` is the size of one file. What lies in
+    temporary file systems counts as memory, and each of them holds `temporary_bytes`.
+    """
 
     memory_bytes: int
     cpus: float
     pids: int
+    open_files: int = MAX_OPEN_FILES
+    file_bytes: int = MAX_FILE_BYTES
+
+    @property
+    def temporary_bytes(self) -> int:
+        """The size of each temporary file system: all of them together leave memory to work."""
+        return self.memory_bytes // MEMORY_SHARE_OF_TMPFS
 
 
 @dataclass(frozen=True, slots=True)

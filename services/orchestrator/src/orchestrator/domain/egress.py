@@ -50,9 +50,24 @@ class HostRule:
     ports: frozenset[int] = WEB_PORTS
     subdomains: bool = False
 
+    def __str__(self) -> str:
+        """As operators write it; with several ports other than those of the web, the first."""
+        name = Destination(self.host, min(self.ports))
+        bare = self.ports == WEB_PORTS
+        host = name.authority.rpartition(":")[0] if bare else name.authority
+        return f"{_WILDCARD}{host}" if self.subdomains else host
+
     def names(self, host: str) -> bool:
         """Whether it is about this host, whatever the port."""
         return host.endswith(f".{self.host}") if self.subdomains else host == self.host
+
+    def covers(self, other: "HostRule") -> bool:
+        """Whether all that the other allows is allowed by this one."""
+        below = self.subdomains and (
+            self.names(other.host) or (other.subdomains and other.host == self.host)
+        )
+        same = not self.subdomains and not other.subdomains and other.host == self.host
+        return (below or same) and other.ports <= self.ports
 
 
 class Allowlist:
@@ -60,6 +75,10 @@ class Allowlist:
 
     def __init__(self, rules: Iterable[HostRule]) -> None:
         self._rules = tuple(rules)
+
+    def also(self, rules: Iterable[HostRule]) -> "Allowlist":
+        """These rules and more."""
+        return Allowlist((*self._rules, *rules))
 
     def require(self, destination: Destination) -> None:
         """Let a destination pass.

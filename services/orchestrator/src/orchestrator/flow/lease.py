@@ -20,6 +20,10 @@ async def no_pool(_spec: ContainerSpec) -> bool:
     return False
 
 
+OwnLimits = Callable[[str], Awaitable[Limits]]
+"""The limits of a workspace's container, by the workspace's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leased:
     """A running container and its claimed worker, under a generation of the lease."""
@@ -36,7 +40,8 @@ class Lease:
         runtime: Where containers run.
         workers: Connects to what is in them.
         tasks: Has the workers' keys.
-        limits: What a container may use.
+        limits: What a container may use, for workspaces without limits of their own.
+        own_limits: Tells what the container of a workspace may use; None if all use the same.
         leases: Where leases are recorded.
         shares: Our own leases.
         occupancy: Keeps the reaper away from what is in use.
@@ -54,6 +59,7 @@ class Lease:
         shares: LeaseShares,
         occupancy: Occupancy | None = None,
         bind: Bind = no_pool,
+        own_limits: OwnLimits | None = None,
     ) -> None:
         self._runtime = runtime
         self._workers = workers
@@ -63,6 +69,7 @@ class Lease:
         self._shares = shares
         self._occupancy = occupancy or Occupancy()
         self._bind = bind
+        self._own_limits = own_limits
         self._used: set[str] = set()
 
     @property
@@ -110,10 +117,11 @@ class Lease:
         """
         name = workspace.container_name
         key = await self._tasks.worker_key(workspace)
+        limits = await self._limits_of(workspace)
         async with self._occupancy.at(name) as door:
             await self.confirm(workspace, generation)
             self._used.add(name)
-            spec = ContainerSpec(name, workspace.id, self.limits, in_use=door.in_use)
+            spec = ContainerSpec(name, workspace.id, limits, in_use=door.in_use)
             container = await self._bring_up(spec)
             worker = await self._connected(spec, container, key, workspace, generation)
             door.users += 1
@@ -144,6 +152,9 @@ class Lease:
             for lease in await self._leases.held()
             if own.get(lease.workspace_id) != lease.generation
         )
+
+    async def _limits_of(self, workspace: Workspace) -> Limits:
+        return self.limits if self._own_limits is None else await self._own_limits(workspace.id)
 
     async def _bring_up(self, spec: ContainerSpec) -> Container:
         bound = await self._bind(spec)

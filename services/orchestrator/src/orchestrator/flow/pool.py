@@ -25,7 +25,7 @@ class Pool:
     Args:
         runtime: Where containers run.
         workers: Has their tools loaded.
-        limits: What a container may use; the same for all workspaces.
+        limits: What a container may use whose workspace has no limits of its own.
         size: How many are kept ready.
     """
 
@@ -45,6 +45,8 @@ class Pool:
 
         False if none is ready, none is needed, or it failed: then `ensure` does what is left to do.
         """
+        if spec.limits != self._limits:
+            return False  # it would only be made anew
         while self._ready and await self._runtime.poll(spec.name) is None and self._ready:
             name = self._ready.popleft()
             self._given.add(name)

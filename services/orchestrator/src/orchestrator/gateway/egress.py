@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.domain.container import Container
-from orchestrator.domain.egress import EgressLimits, EgressPass, PackageSources
+from orchestrator.domain.egress import EgressPass, PackageSources
 from orchestrator.gateway.egress_account import Account, WorkspaceUse
 from orchestrator.gateway.egress_door import Door
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import EgressTerms, TermsOf
+from orchestrator.gateway.interception import Interception
 from orchestrator.ports import Admission, Report
 
 
@@ -33,22 +35,22 @@ class EgressGateway:
 
     Args:
         policy: What may be reached.
-        limits: What tasks may use.
+        terms_of: What the tasks of a workspace may do.
         sources: How package managers inside find what they install from.
-        certificates: PEM of what programs inside shall trust; None leaves that to the image.
+        interception: Reads the requests that secrets are added to.
     """
 
     def __init__(
         self,
         policy: EgressPolicy,
-        limits: EgressLimits,
+        terms_of: TermsOf,
         sources: PackageSources,
-        certificates: bytes | None = None,
+        interception: Interception,
     ) -> None:
         self._policy = policy
-        self._limits = limits
+        self._terms_of = terms_of
         self._sources = sources
-        self._certificates = certificates
+        self._interception = interception
         self._doors: dict[Path, Door] = {}
         self._turning = asyncio.Lock()
         self._used: defaultdict[str, WorkspaceUse] = defaultdict(WorkspaceUse)
@@ -62,26 +64,31 @@ class EgressGateway:
             yield NoAdmission()
             return
         directory = container.endpoint.uds.parent
+        look_up = self._terms_of(container.workspace_id)
+        terms = await look_up()
         account = Account(
             task_id,
             self._used[container.workspace_id],
-            self._limits,
             EgressPass(task_id, secrets.token_urlsafe(16), self._sources.variables),
-            report,
+            terms=terms,
+            look_up=look_up,
+            report=report,
         )
-        door = await self._entered(directory, account)
+        door = await self._entered(directory, account, terms)
         try:
             yield account
         finally:
             await self._left(directory, door, account)
 
-    async def _entered(self, directory: Path, account: Account) -> Door:
+    async def _entered(self, directory: Path, account: Account, terms: EgressTerms) -> Door:
         async with self._turning:
             door = self._doors.get(directory)
             if door is None:
-                door = Door(directory, self._policy)
-                await door.open(self._certificates)
+                door = Door(directory, self._policy, self._interception)
+                await door.open(terms)
                 self._doors[directory] = door
+            else:
+                door.trust(terms)
             door.admit(account)
             return door
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orchestrator.domain import egress_events
-from orchestrator.domain.egress import Destination, EgressLimits, EgressPass, EgressUse
+from orchestrator.domain.egress import Destination, EgressPass, EgressUse
 from orchestrator.domain.events import NewEvent
 from orchestrator.errors import EgressError, EgressExhausted
+from orchestrator.gateway.egress_terms import EgressTerms, LookUp
 from orchestrator.ports import Report
 
 MAX_EVENTS = 200
@@ -39,8 +40,9 @@ class Account:
     Args:
         task_id: The task.
         workspace: What its workspace uses, this task included.
-        limits: What both may use.
         egress_pass: What the task's tools are told.
+        terms: What both may do.
+        look_up: Gives the terms as they are now.
         report: Records events of the task.
     """
 
@@ -48,16 +50,19 @@ class Account:
         self,
         task_id: str,
         workspace: WorkspaceUse,
-        limits: EgressLimits,
         egress_pass: EgressPass,
+        *,
+        terms: EgressTerms,
+        look_up: LookUp,
         report: Report,
     ) -> None:
         self.task_id = task_id
         self.egress_pass = egress_pass
-        self.idle_seconds = limits.idle_seconds
+        self.idle_seconds = terms.limits.idle_seconds
         self._workspace = workspace
-        self._limits = limits
+        self._terms = terms
         self._report = report
+        self._look_up = look_up
         self._moved: dict[Destination, _Moved] = {}
         self._bytes = 0
         self._open: set[asyncio.Task[object]] = set()
@@ -68,6 +73,11 @@ class Account:
     def is_opened_by(self, password: str) -> bool:
         """Whether these are the credentials that the task was given."""
         return secrets.compare_digest(password.encode(), self.egress_pass.password.encode())
+
+    async def current_terms(self) -> EgressTerms:
+        """What the task may do now; its limits count from now on."""
+        self._terms = await self._look_up()
+        return self._terms
 
     @contextmanager
     def connection(self, destination: Destination) -> Iterator[None]:
@@ -140,20 +150,21 @@ class Account:
         await self._report(event)
 
     def _require_rest(self) -> None:
-        limits = self._limits
+        limits = self._terms.limits
         if self._bytes > limits.task_bytes:
             raise EgressExhausted(
                 f"The task has moved more than {limits.task_bytes} bytes: the operator sets the "
-                "limit with BERTH_EGRESS_TASK_BYTES."
+                "limit with BERTH_EGRESS_TASK_BYTES, or the workspace's settings do."
             )
         if self._workspace.bytes > limits.workspace_bytes:
             raise EgressExhausted(
                 f"The tasks of this workspace have moved more than {limits.workspace_bytes} bytes: "
-                "the operator sets the limit with BERTH_EGRESS_WORKSPACE_BYTES."
+                "the operator sets the limit with BERTH_EGRESS_WORKSPACE_BYTES, or the workspace's "
+                "settings do."
             )
 
     def _require_free(self) -> None:
-        limits = self._limits
+        limits = self._terms.limits
         if len(self._open) >= limits.task_connections:
             raise EgressExhausted(
                 f"The task has {limits.task_connections} connections already: the operator sets "

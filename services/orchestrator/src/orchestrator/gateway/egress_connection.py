@@ -1,8 +1,10 @@
 """One connection from a container: what it asks for is checked, recorded and carried out."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from typing import Protocol
 
 import h11
 import structlog
@@ -17,10 +19,15 @@ from orchestrator.gateway.egress_request import (
     Wanted,
     onward_request,
     read_credentials,
+    read_inner,
     read_wanted,
     refusal,
+    require_no_upgrade,
 )
+from orchestrator.gateway.egress_terms import EgressTerms
 from orchestrator.gateway.egress_upstream import open_upstream_tunnel
+from orchestrator.gateway.interception import SECURE
+from orchestrator.gateway.redaction import Redaction
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +39,19 @@ FindAccount = Callable[[tuple[str, str] | None], Account]
 """The task that has these credentials; raises `EgressUnattributed` if none or several may."""
 
 
+class Tls(Protocol):
+    """TLS on both sides of a request that the gateway reads."""
+
+    @property
+    def outward(self) -> ssl.SSLContext:
+        """How to connect to servers."""
+        ...
+
+    def meet(self, terms: EgressTerms, host: str) -> ssl.SSLContext:
+        """How to answer a program that connects to a host."""
+        ...
+
+
 class EgressConnection:
     """Serves one connection.
 
@@ -39,13 +59,17 @@ class EgressConnection:
         client: The connection.
         policy: What may be reached.
         find_account: Tells whose connection it is.
+        tls: Reads what has a secret added; None if nothing can have one.
     """
 
-    def __init__(self, client: Line, policy: EgressPolicy, find_account: FindAccount) -> None:
+    def __init__(
+        self, client: Line, policy: EgressPolicy, find_account: FindAccount, tls: Tls | None = None
+    ) -> None:
         self._client = client
         self._policy = policy
         self._find_account = find_account
-        self._state = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._tls = tls
+        self._state = _new_state()
 
     async def serve(self) -> None:
         """Serve it to its end; what goes wrong is told to the client."""
@@ -56,8 +80,12 @@ class EgressConnection:
             account = self._find_account(read_credentials(request.headers))
             wanted = read_wanted(request)
             destination = wanted.destination
+            terms = await account.current_terms()
             with account.connection(destination):
-                await self._carry_out(request, wanted, account)
+                if wanted.target is None and terms.is_about(SECURE, destination):
+                    request = await self._request_inside(destination, terms)
+                    wanted = read_inner(request, destination)
+                await self._carry_out(request, wanted, account, terms)
         except EgressError as error:
             if account is not None:
                 await account.refuse(error, destination)
@@ -78,25 +106,71 @@ class EgressConnection:
             raise ConnectionResetError
         return event
 
-    async def _carry_out(self, request: h11.Request, wanted: Wanted, account: Account) -> None:
-        destination = wanted.destination
-        route = await self._policy.route(wanted)
+    async def _request_inside(self, destination: Destination, terms: EgressTerms) -> h11.Request:
+        """The request in a tunnel that ends here, since it may have a secret added."""
+        if self._tls is None or self._state.trailing_data[0]:
+            raise EgressRequestInvalid("TLS must wait until the tunnel stands.")
+        context = self._tls.meet(terms, destination.host)
+        await self._client.write(self._state.send(_connected()) or b"")
+        try:
+            await self._client.start_tls(context)
+            self._state = _new_state()
+            return await self._read_request()
+        except OSError:
+            raise EgressRequestInvalid(
+                f"The program made no TLS connection to {destination.host}. There the gateway adds "
+                "a secret: programs must trust the certificates in SSL_CERT_FILE."
+            ) from None
+
+    async def _carry_out(
+        self, request: h11.Request, wanted: Wanted, account: Account, terms: EgressTerms
+    ) -> None:
+        destination, method = wanted.destination, request.method.decode()
+        added = self._policy.added(wanted, method, terms.injections)
+        if wanted.scheme == SECURE or any(each.replaces for each in added):
+            require_no_upgrade(request)
+        route = await self._policy.route(wanted, terms, added)
         async with AsyncExitStack() as stack:
-            line = await self._connect(route, destination, stack)
-            early = b""
-            if route.proxy is not None and wanted.target is None:
-                early = await open_upstream_tunnel(line, route.proxy, destination)
+            line, early = await self._connect(route, wanted, stack)
             await account.reach(destination)
             async with asyncio.timeout(account.idle_seconds) as idle:
                 remote = Remote(line, account, destination, idle)
                 if wanted.target is None:
                     await self._open_tunnel(remote, early)
                 else:
-                    authorization = self._policy.authorization(destination, request.method)
-                    onward = onward_request(request, wanted, authorization, route.proxy)
-                    await exchange(self._client, self._state, remote, onward)
+                    proxy = None if wanted.scheme == SECURE else route.proxy
+                    onward = onward_request(request, wanted, added, proxy)
+                    redaction = Redaction(each.secret for each in added)
+                    await exchange(self._client, self._state, remote, onward, redaction)
 
-    async def _connect(self, route: Route, destination: Destination, stack: AsyncExitStack) -> Line:
+    async def _connect(
+        self, route: Route, wanted: Wanted, stack: AsyncExitStack
+    ) -> tuple[Line, bytes]:
+        """A connection to the destination, and what has come on it already."""
+        destination, early = wanted.destination, b""
+        line = await self._line(route, destination, stack)
+        is_plain = wanted.target is not None and wanted.scheme != SECURE
+        if route.proxy is not None and not is_plain:
+            early = await open_upstream_tunnel(line, route.proxy, destination)
+        if wanted.target is not None and not is_plain:
+            await self._require_proof(line, destination, early)
+        return line, early
+
+    async def _require_proof(self, line: Line, destination: Destination, early: bytes) -> None:
+        host, what = destination.host, destination.authority
+        if self._tls is None or early:
+            raise EgressUnreachable(f"{what} does not wait for TLS.", host=host)
+        try:
+            await line.start_tls(self._tls.outward, host)
+        except ssl.SSLCertVerificationError as error:
+            raise EgressUnreachable(
+                f"{what} does not prove to be {host} ({error.verify_message}): it gets no secret.",
+                host=host,
+            ) from None
+        except OSError:
+            raise EgressUnreachable(f"{what} does not speak TLS with us.", host=host) from None
+
+    async def _line(self, route: Route, destination: Destination, stack: AsyncExitStack) -> Line:
         for address in route.addresses:
             with suppress(OSError):  # then the next one
                 return await stack.enter_async_context(connected(address, route.port))
@@ -104,8 +178,7 @@ class EgressConnection:
         raise EgressUnreachable(f"{what} does not accept connections.", host=destination.host)
 
     async def _open_tunnel(self, remote: Remote, early: bytes) -> None:
-        response = h11.Response(status_code=200, headers=[], reason=b"Connected")
-        await self._client.write((self._state.send(response) or b"") + early)
+        await self._client.write((self._state.send(_connected()) or b"") + early)
         await tunnel(self._client, remote, self._state.trailing_data[0])
 
     async def _refuse(self, error: EgressError) -> None:
@@ -116,3 +189,11 @@ class EgressConnection:
         with suppress(OSError):  # who does not wait for the answer does not get it
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self._client.write(b"".join(self._state.send(each) or b"" for each in said))
+
+
+def _new_state() -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+
+
+def _connected() -> h11.Response:
+    return h11.Response(status_code=200, headers=[], reason=b"Connected")

@@ -4,7 +4,9 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -14,6 +16,8 @@ from orchestrator.gateway.egress_account import Account
 from orchestrator.gateway.egress_connection import EgressConnection
 from orchestrator.gateway.egress_line import CHUNK_BYTES, Line
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import EgressTerms
+from orchestrator.gateway.interception import Interception
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +35,11 @@ class Door:
     made beside it, where they cannot reach, and moved in.
     """
 
-    def __init__(self, directory: Path, policy: EgressPolicy) -> None:
+    def __init__(self, directory: Path, policy: EgressPolicy, interception: Interception) -> None:
         self._directory = directory
         self._policy = policy
+        self._interception = interception
+        self._trusted: bytes | None = None
         self._accounts: dict[str, Account] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[object]] = set()
@@ -43,24 +49,25 @@ class Door:
         """The tasks that may go out, by their ids."""
         return self._accounts
 
-    async def open(self, certificates: bytes | None) -> None:
+    @property
+    def outward(self) -> ssl.SSLContext:
+        """How to connect to servers that secrets are for."""
+        return self._interception.outward
+
+    async def open(self, terms: EgressTerms) -> None:
         """Begin to listen.
 
         Args:
-            certificates: What programs inside shall trust, as PEM; None leaves that to the image.
+            terms: What the tasks of the container may do.
 
         Raises:
             ContainerStartFailed: The container has put something in the way.
         """
-        try:
-            if certificates is not None:
-                self._put(CERTIFICATES_NAME, certificates)
+        self.trust(terms)
+        with self._unhindered():
+            if self._trusted is None:  # what may be there is of an earlier time
+                (self._directory / CERTIFICATES_NAME).unlink(missing_ok=True)
             listening = self._listen()
-        except OSError as error:
-            raise ContainerStartFailed(
-                f"The way out of {self._directory.name} cannot be opened ({error.strerror}): "
-                "remove that container with DELETE /containers/… and send the task again."
-            ) from error
         self._server = await asyncio.start_unix_server(
             self._serve, sock=listening, limit=CHUNK_BYTES, backlog=BACKLOG
         )
@@ -73,6 +80,24 @@ class Door:
             connection.cancel()
         if self._connections:
             await asyncio.wait(set(self._connections))
+
+    def meet(self, terms: EgressTerms, host: str) -> ssl.SSLContext:
+        """How to answer a program that connects to a host that a secret is for."""
+        self.trust(terms)
+        return self._interception.context(terms, host)
+
+    def trust(self, terms: EgressTerms) -> None:
+        """Have programs inside trust what they need to under these terms.
+
+        Raises:
+            ContainerStartFailed: The container has put something in the way.
+        """
+        trusted = self._interception.trusted(terms)
+        if trusted is None or trusted == self._trusted:
+            return
+        with self._unhindered():
+            self._put(CERTIFICATES_NAME, trusted)
+        self._trusted = trusted
 
     def admit(self, account: Account) -> None:
         """Let a task out."""
@@ -107,7 +132,7 @@ class Door:
             return
         self._connections.add(current)
         try:
-            await EgressConnection(client, self._policy, self._find_account).serve()
+            await EgressConnection(client, self._policy, self._find_account, self).serve()
         except asyncio.CancelledError:
             # The task has ended, or we do: to the server that called us this is no failure.
             writer.transport.abort()
@@ -116,6 +141,16 @@ class Door:
         finally:
             self._connections.discard(current)
             await client.close()
+
+    @contextmanager
+    def _unhindered(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ContainerStartFailed(
+                f"The way out of {self._directory.name} cannot be opened ({error.strerror}): "
+                "remove that container with DELETE /containers/… and send the task again."
+            ) from error
 
     def _listen(self) -> socket.socket:
         listening = socket.socket(socket.AF_UNIX)

@@ -1,6 +1,7 @@
 """One end of a connection, and HTTP read from it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,22 @@ class Line:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def start_tls(self, context: ssl.SSLContext, host: str | None = None) -> None:
+        """Go on in TLS; whoever accepted the connection is the server.
+
+        Nothing may have been read that belongs to it.
+
+        Args:
+            context: How.
+            host: Whom the other side must prove to be; None if we are the server.
+
+        Raises:
+            OSError: The other side does not agree, or not in time.
+        """
+        await self.writer.start_tls(
+            context, server_hostname=host, ssl_handshake_timeout=CONNECT_SECONDS
+        )
+
     def end(self) -> None:
         """Say that nothing more is sent; the other direction stays open."""
         if self.writer.can_write_eof():
@@ -39,7 +56,7 @@ class Line:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 # How the connection ended is of no interest now.
-                with suppress(ConnectionError):
+                with suppress(OSError):
                     await self.writer.wait_closed()
         except TimeoutError:
             self.writer.transport.abort()  # the other side does not take what is left for it

@@ -1,15 +1,17 @@
 """What may be reached, on which way, and what is added to it there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.domain.egress import Allowlist, Destination
-from orchestrator.errors import EgressUnreachable
+from orchestrator.domain.injection import READING, Injection, WebPrefix, chosen
+from orchestrator.errors import EgressRefused, EgressUnreachable
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_request import Wanted
+from orchestrator.gateway.egress_terms import EgressTerms
 from orchestrator.gateway.egress_upstream import Upstream, UpstreamProxy
 
-_READING = frozenset({b"GET", b"HEAD"})
+_PLAIN = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,32 @@ class EgressPolicy:
     ) -> None:
         self._allowlist = allowlist
         self._addresses = addresses
-        self._credentials = credentials
+        self._injections = tuple(_injection(*each) for each in credentials.items())
         self._upstream = upstream
 
-    async def route(self, wanted: Wanted) -> Route:
+    def added(self, wanted: Wanted, method: str, own: Sequence[Injection]) -> Sequence[Injection]:
+        """What is added to a request; `own` is its workspace's."""
+        return chosen((*self._injections, *own), wanted, method)
+
+    async def route(
+        self, wanted: Wanted, terms: EgressTerms, added: Sequence[Injection] = ()
+    ) -> Route:
         """The way to what a request wants.
+
+        Args:
+            wanted: What it wants.
+            terms: What its workspace may do beside what all may.
+            added: What is added to the request. A secret of its workspace's opens the way to where
+                the operator gives it.
 
         Raises:
             EgressError: The destination is not allowed or has no address.
         """
         destination = wanted.destination
-        self._allowlist.require(destination)
-        proxy = self._upstream.proxy_for(destination, plain=wanted.target is not None)
+        if not any(each in terms.injections for each in added):
+            self._require(wanted, terms)
+        is_plain = wanted.target is not None and wanted.scheme == _PLAIN
+        proxy = self._upstream.proxy_for(destination, plain=is_plain)
         try:
             addresses = await self._addresses.of(destination)
         except EgressUnreachable:
@@ -62,6 +78,28 @@ class EgressPolicy:
             return Route(addresses, destination.port)
         return Route((proxy.host,), proxy.port, proxy)
 
-    def authorization(self, destination: Destination, method: bytes) -> str | None:
-        """What the gateway adds to a plain request; only to one that reads."""
-        return self._credentials.get(destination) if method in _READING else None
+    def _require(self, wanted: Wanted, terms: EgressTerms) -> None:
+        destination = wanted.destination
+        try:
+            self._allowlist.also(terms.rules).require(destination)
+        except EgressRefused:
+            if wanted.target is None or not terms.is_about(wanted.scheme, destination):
+                raise
+            raise EgressRefused(
+                f"{destination.host} is open to this workspace only for the requests that its "
+                "secrets are for: others by method or path are not allowed.",
+                host=destination.host,
+                port=destination.port,
+            ) from None
+
+
+def _injection(destination: Destination, authorization: str) -> Injection:
+    """What a package manager of this machine's is configured with; only for what reads."""
+    return Injection(
+        prefix=WebPrefix(_PLAIN, destination),
+        header="Authorization",
+        value=authorization,
+        secret=authorization.rpartition(" ")[2],
+        methods=READING,
+        replaces=False,
+    )

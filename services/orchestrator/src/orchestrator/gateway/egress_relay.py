@@ -9,6 +9,7 @@ from orchestrator.domain.egress import Destination
 from orchestrator.gateway.egress_account import Account
 from orchestrator.gateway.egress_line import Line, next_event
 from orchestrator.gateway.egress_request import returned_response
+from orchestrator.gateway.redaction import Redaction
 
 
 class Remote:
@@ -64,15 +65,20 @@ async def tunnel(client: Line, remote: Remote, early: bytes) -> None:
 
 
 async def exchange(
-    client: Line, asked: h11.Connection, remote: Remote, onward: h11.Request
+    client: Line,
+    asked: h11.Connection,
+    remote: Remote,
+    onward: h11.Request,
+    redaction: Redaction | None = None,
 ) -> None:
-    """Send a plain request on, and its response back.
+    """Send one request on, and its response back.
 
     Args:
         client: Who asked.
         asked: The state of HTTP with the client, of which the request's head was read.
         remote: Where the request goes.
         onward: The request as it goes on.
+        redaction: What is taken out of the response.
 
     Raises:
         h11.ProtocolError: A side breaks the rules of HTTP.
@@ -82,7 +88,9 @@ async def exchange(
     sent = h11.Connection(h11.CLIENT)
     await remote.write(sent.send(onward) or b"")
     upload = asyncio.create_task(_send_body(client, asked, remote, sent))
-    download = asyncio.create_task(_send_back(client, asked, remote, sent))
+    download = asyncio.create_task(
+        _send_back(client, asked, remote, sent, redaction or Redaction())
+    )
     try:
         await asyncio.wait((upload, download), return_when=asyncio.FIRST_COMPLETED)
         if upload.done():
@@ -125,7 +133,10 @@ async def _send_body(
         event = await next_event(asked, client.read)
         if not isinstance(event, h11.Data | h11.EndOfMessage):
             raise h11.RemoteProtocolError("the request ended too early")
-        onward = h11.Data(data=bytes(event.data)) if isinstance(event, h11.Data) else event
+        # Headers after the body go no further: nobody checks them.
+        onward: h11.Event = h11.EndOfMessage()
+        if isinstance(event, h11.Data):
+            onward = h11.Data(data=bytes(event.data))
         try:
             await remote.write(sent.send(onward) or b"")
         except ConnectionError:
@@ -135,16 +146,22 @@ async def _send_body(
 
 
 async def _send_back(
-    client: Line, asked: h11.Connection, remote: Remote, sent: h11.Connection
+    client: Line,
+    asked: h11.Connection,
+    remote: Remote,
+    sent: h11.Connection,
+    redaction: Redaction,
 ) -> None:
     while True:
         event = await next_event(sent, remote.read)
         if isinstance(event, h11.Response):
-            await client.write(asked.send(returned_response(event)) or b"")
+            await client.write(asked.send(returned_response(event, redaction)) or b"")
         elif isinstance(event, h11.Data):
-            await client.write(asked.send(h11.Data(data=bytes(event.data))) or b"")
+            data = redaction.feed(bytes(event.data))
+            await client.write(asked.send(h11.Data(data=data)) or b"")
         elif isinstance(event, h11.EndOfMessage):
-            await client.write(asked.send(h11.EndOfMessage()) or b"")
+            last = asked.send(h11.Data(data=redaction.rest())) or b""
+            await client.write(last + (asked.send(h11.EndOfMessage()) or b""))
             return
         elif not isinstance(event, h11.InformationalResponse):
             raise h11.RemoteProtocolError("the response ended too early")

@@ -2,14 +2,16 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import h11
 
 from orchestrator.domain.egress import Destination, parse_authority
-from orchestrator.errors import EgressError, EgressRequestInvalid
+from orchestrator.domain.injection import Injection
+from orchestrator.errors import EgressError, EgressRefused, EgressRequestInvalid
 from orchestrator.gateway.egress_upstream import UpstreamProxy, proxy_headers
+from orchestrator.gateway.redaction import Redaction
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -17,6 +19,7 @@ MAX_REASON_CHARS = 300
 _CONNECT = b"CONNECT"
 _PLAIN = "http://"
 _PLAIN_PORT = 80
+_PORTS = {"http": _PLAIN_PORT, "https": 443}
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -31,14 +34,25 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+# Some servers take the method or the path from these instead of those that were checked.
+_OVERRIDES = frozenset(
+    {
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request is for: a tunnel, or with a `target` a plain request to the destination."""
+    """What a request is for: a tunnel, or with a `target` one request to the destination."""
 
     destination: Destination
     target: bytes | None
+    scheme: str = "http"
 
 
 def read_wanted(request: h11.Request) -> Wanted:
@@ -61,6 +75,30 @@ def read_wanted(request: h11.Request) -> Wanted:
     return Wanted(parse_authority(rest[:end], _PLAIN_PORT), origin.encode("ascii", "replace"))
 
 
+def read_inner(request: h11.Request, destination: Destination) -> Wanted:
+    """What a request inside a tunnel asks for; it goes where the tunnel was to lead, always.
+
+    Raises:
+        EgressRequestInvalid: It is not a request to a server.
+    """
+    if request.method == _CONNECT or not request.target.startswith(b"/"):
+        raise EgressRequestInvalid("Inside this tunnel, a request names a path.")
+    return Wanted(destination, bytes(request.target).partition(b"#")[0], "https")
+
+
+def require_no_upgrade(request: h11.Request) -> None:
+    """Let a request pass that stays HTTP: of another protocol, secrets could not be taken out.
+
+    Raises:
+        EgressRefused: It asks for another protocol.
+    """
+    if any(name == b"upgrade" for name, _ in request.headers):
+        raise EgressRefused(
+            "Where the gateway adds a secret, a request cannot change the protocol: WebSockets and "
+            "the like are refused."
+        )
+
+
 def read_credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str] | None:
     """User and password of a basic `Proxy-Authorization`; None if none can be read."""
     for name, value in headers:
@@ -77,43 +115,62 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str] 
 def onward_request(
     request: h11.Request,
     wanted: Wanted,
-    authorization: str | None,
+    added: Sequence[Injection] = (),
     proxy: UpstreamProxy | None = None,
 ) -> h11.Request:
-    """A plain request as it goes on to its destination.
+    """A request as it goes on to its destination.
 
     What is meant for this hop is left out, and the length of the body is told in one way only.
 
     Args:
         request: As it came.
         wanted: What it is for; with a target.
-        authorization: Added if the request brings none of its own.
+        added: What the gateway adds to it.
         proxy: Where it goes instead of going there directly.
     """
     kept = end_to_end(request.headers)
-    headers: Headers = [(b"Host", _host(wanted.destination)), (b"Connection", b"close")]
+    headers: Headers = [(b"Host", _host(wanted)), (b"Connection", b"close")]
     headers += [header for header in kept if header[0] not in {b"host", b"content-length"}]
+    headers = with_added(headers, added)
     headers += _framing(request.headers)
-    if authorization is not None and all(name != b"authorization" for name, _ in kept):
-        headers.append((b"Authorization", authorization.encode()))
     target = wanted.target or b"/"
     if proxy is not None:
-        target = _PLAIN.encode() + _host(wanted.destination) + target
+        target = _PLAIN.encode() + _host(wanted) + target
         headers += [(name.encode(), value.encode()) for name, value in proxy_headers(proxy)]
     return h11.Request(method=request.method, target=target, headers=headers)
 
 
-def returned_response(response: h11.Response) -> h11.Response:
-    """A response as it goes back to whoever asked."""
+def with_added(headers: Headers, added: Sequence[Injection]) -> Headers:
+    """Headers with what the gateway adds, instead of what the request brings of these names."""
+    brought = {_spelt(name) for name, _ in headers}
+    counting = [each for each in added if each.replaces or _spelt(each.header) not in brought]
+    if not counting:
+        return headers
+    # Encoded, a response would hide from us what has to be taken out of it.
+    gone = {b"accept-encoding", *_OVERRIDES, *(_spelt(each.header) for each in counting)}
+    kept = [header for header in headers if _spelt(header[0]) not in gone]
+    kept.append((b"Accept-Encoding", b"identity"))
+    return kept + [(each.header.encode(), each.value.encode()) for each in counting]
+
+
+def _spelt(name: bytes | str) -> bytes:
+    """A header's name as servers tell it from others: many take an underscore for a hyphen."""
+    encoded = name.encode() if isinstance(name, str) else name
+    return encoded.lower().replace(b"_", b"-")
+
+
+def returned_response(response: h11.Response, redaction: Redaction | None = None) -> h11.Response:
+    """A response as it goes back to whoever asked, without what must not come back."""
+    whole = (redaction or Redaction()).whole
     headers: Headers = [(b"Connection", b"close")]
     chunked = any(name == b"transfer-encoding" for name, _ in response.headers)
     headers += [
-        header
-        for header in end_to_end(response.headers)
-        if not (chunked and header[0] == b"content-length")
+        (name, whole(value))
+        for name, value in end_to_end(response.headers)
+        if not (chunked and name == b"content-length")
     ]
     return h11.Response(
-        status_code=response.status_code, headers=headers, reason=bytes(response.reason)
+        status_code=response.status_code, headers=headers, reason=whole(bytes(response.reason))
     )
 
 
@@ -154,6 +211,5 @@ def _framing(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [] if length is None else [(b"Content-Length", length)]
 
 
-def _host(destination: Destination) -> bytes:
-    authority = destination.authority
-    return authority.removesuffix(f":{_PLAIN_PORT}").encode()
+def _host(wanted: Wanted) -> bytes:
+    return wanted.destination.authority.removesuffix(f":{_PORTS[wanted.scheme]}").encode()

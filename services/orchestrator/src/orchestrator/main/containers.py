@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 from orchestrator.clock import SystemClock
-from orchestrator.domain.container import Limits
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.flow.adopt import Adopt
+from orchestrator.flow.configure import Configure
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.pool import Pool
 from orchestrator.flow.reap import Reaper, ReaperParts
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.shares import LeaseShares
+from orchestrator.main.allowance import container_limits
 from orchestrator.main.outside import Outside
 from orchestrator.settings import Settings
 from orchestrator.workers.client import HttpWorkers
@@ -32,7 +33,7 @@ class Containers:
 def make_containers(settings: Settings, outside: Outside) -> Containers:
     """Put them together; nothing is started."""
     metadata, runtime = outside.metadata, outside.runtime
-    workers, limits, occupancy = HttpWorkers(), _limits(settings), Occupancy()
+    workers, limits, occupancy = HttpWorkers(), container_limits(settings), Occupancy()
     executor = metadata.identity.executor_id
     pool = Pool(runtime=runtime, workers=workers, limits=limits, size=settings.warm_pool)
     running = RunningTasks()
@@ -46,6 +47,7 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
         shares=shares,
         occupancy=occupancy,
         bind=pool.bind,
+        own_limits=Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits,
     )
     adopt = Adopt(
         runtime=runtime,
@@ -59,14 +61,6 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
         runtime, occupancy, metadata.tasks, metadata.holders, SystemClock(), executor
     )
     return Containers(pool, lease, shares, running, adopt, Reaper(parts, _idle(settings)))
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        memory_bytes=settings.container_memory_bytes,
-        cpus=settings.container_cpus,
-        pids=settings.container_pids,
-    )
 
 
 def _idle(settings: Settings) -> IdleLimits:

@@ -5,49 +5,67 @@ import os
 
 import structlog
 
-from orchestrator.domain.egress import Allowlist, EgressLimits, HostRule, PackageSources, parse_rule
-from orchestrator.errors import ConfigurationError, EgressRequestInvalid
+from orchestrator.domain.egress import Allowlist, PackageSources
+from orchestrator.domain.workspace_settings import Allowance
+from orchestrator.errors import ConfigurationError
 from orchestrator.gateway.address import resolve
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
+from orchestrator.gateway.egress_terms import WorkspaceTerms
 from orchestrator.gateway.egress_upstream import Upstream
+from orchestrator.gateway.interception import (
+    Interception,
+    make_interception,
+    no_interception,
+)
 from orchestrator.gateway.package_sources import find_sources
+from orchestrator.main.allowance import read_rules
+from orchestrator.ports import Secrets, WorkspaceSettingsStore
 from orchestrator.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
-async def make_egress(settings: Settings) -> EgressGateway:
+async def find_package_sources(settings: Settings) -> PackageSources:
+    """What this machine's package managers are configured with; it takes a while."""
+    sources = await find_sources(settings.egress_presets)
+    for notice in sources.notices:
+        log.warning("egress_preset", detail=notice)
+    return sources
+
+
+async def make_egress(
+    settings: Settings,
+    sources: PackageSources,
+    store: WorkspaceSettingsStore,
+    allowance: Allowance,
+    secrets: Secrets,
+) -> EgressGateway:
     """The gateway, with what the settings and this machine's package managers allow.
 
     Raises:
         ConfigurationError: A rule or the certificates cannot be read.
     """
-    sources = await find_sources(settings.egress_presets)
-    for notice in sources.notices:
-        log.warning("egress_preset", detail=notice)
+    rules = read_rules("BERTH_EGRESS_ALLOW", settings.egress_allow)
     policy = EgressPolicy(
-        Allowlist((*_rules(settings), *sources.rules)),
+        Allowlist((*rules, *sources.rules)),
         EgressAddresses(settings.allow_hosts, resolve),
         sources.credentials,
         Upstream(os.environ),
     )
-    limits = EgressLimits(
-        task_bytes=settings.egress_task_bytes,
-        workspace_bytes=settings.egress_workspace_bytes,
-        task_connections=settings.egress_task_connections,
-        workspace_connections=settings.egress_workspace_connections,
-        idle_seconds=settings.egress_idle_seconds,
-    )
-    return EgressGateway(policy, limits, sources, await _certificates(settings, sources))
+    terms = WorkspaceTerms(store, allowance, secrets)
+    return EgressGateway(policy, terms, sources, await _interception(settings, sources))
 
 
-def _rules(settings: Settings) -> tuple[HostRule, ...]:
+async def _interception(settings: Settings, sources: PackageSources) -> Interception:
+    certificates = await _certificates(settings, sources)
+    if settings.secrets_dir is None:
+        return no_interception(certificates)
     try:
-        return tuple(parse_rule(text) for text in settings.egress_allow)
-    except EgressRequestInvalid as error:
-        raise ConfigurationError(f"BERTH_EGRESS_ALLOW: {error.detail}") from None
+        return await make_interception(certificates)
+    except ValueError as error:
+        raise ConfigurationError(f"BERTH_EGRESS_CA_FILE: {error}.") from None
 
 
 async def _certificates(settings: Settings, sources: PackageSources) -> bytes | None:

@@ -21,6 +21,7 @@ from orchestrator.storage.postgres.live_text import PostgresLiveText
 from orchestrator.storage.postgres.migrations import migrate
 from orchestrator.storage.postgres.pool import Database
 from orchestrator.storage.postgres.tasks import PostgresTaskStore
+from orchestrator.storage.postgres.workspace_settings import PostgresWorkspaceSettings
 
 VITAL_CONNECTIONS = 2
 
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 class Metadata:
     """The stores in Postgres.
 
-    A running task waits out an outage of Postgres, with `patient_tasks` and `patient_events`; a
+    A running task waits out an outage of Postgres, with `patient_…`; a
     caller is told of it.
     """
 
@@ -40,6 +41,8 @@ class Metadata:
     patient_tasks: PostgresTaskStore
     events: PostgresEventLog
     patient_events: PostgresEventLog
+    settings: PostgresWorkspaceSettings
+    patient_settings: PostgresWorkspaceSettings
     live_text: PostgresLiveText
     cancels: PostgresCancels
     identity: Identity
@@ -89,6 +92,8 @@ async def open_metadata(settings: Settings, stack: AsyncExitStack) -> Metadata:
         patient_tasks=PostgresTaskStore(patient),
         events=events,
         patient_events=PostgresEventLog(patient),
+        settings=PostgresWorkspaceSettings(database),
+        patient_settings=PostgresWorkspaceSettings(patient),
         live_text=live_text,
         cancels=PostgresCancels(database),
         identity=identity,

@@ -9,6 +9,8 @@ from functools import partial
 import structlog
 
 from orchestrator.api.services import ModelInfo
+from orchestrator.domain.egress import PackageSources
+from orchestrator.domain.workspace_settings import Allowance
 from orchestrator.errors import BerthError
 from orchestrator.gateway.credentials import Credentials
 from orchestrator.gateway.credentials_file import read_credentials
@@ -16,7 +18,9 @@ from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.forges.http import ForgeHttp
 from orchestrator.gateway.github_app import InstallationTokens
 from orchestrator.gateway.mirrors import GitRepositories
-from orchestrator.main.egress import make_egress
+from orchestrator.gateway.secret_files import SecretFiles
+from orchestrator.main.allowance import make_allowance
+from orchestrator.main.egress import find_package_sources, make_egress
 from orchestrator.main.metadata import Metadata, open_metadata
 from orchestrator.model.embedded import EmbeddedModel
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
@@ -44,6 +48,8 @@ class Outside:
     model: OpenAIModel
     model_info: ModelInfo
     egress: EgressGateway
+    allowance: Allowance
+    secrets: SecretFiles
     forge_http: ForgeHttp
     credentials: Credentials
     repositories: GitRepositories
@@ -59,7 +65,11 @@ async def start_outside(settings: Settings, stack: AsyncExitStack) -> Outside:
     forge_http = ForgeHttp()
     stack.push_async_callback(forge_http.close)
     credentials = _credentials(settings, forge_http)
-    metadata, model_info, runtime, egress = await _start_slow(settings, stack)
+    allowance = make_allowance(settings)
+    secrets = SecretFiles(settings.secrets_dir and settings.secrets_dir.expanduser())
+    await secrets.check()
+    metadata, model_info, runtime, sources = await _start_slow(settings, stack)
+    egress = await make_egress(settings, sources, metadata.settings, allowance, secrets)
     info = await runtime.info()
     log.info("runtime_chosen", runtime=info.name, reason=info.reason,
              not_enforced=info.not_enforced)  # fmt: skip
@@ -74,6 +84,8 @@ async def start_outside(settings: Settings, stack: AsyncExitStack) -> Outside:
         model=model,
         model_info=model_info,
         egress=egress,
+        allowance=allowance,
+        secrets=secrets,
         forge_http=forge_http,
         credentials=credentials,
         repositories=repositories,
@@ -99,24 +111,24 @@ async def open_objects(settings: Settings, stack: AsyncExitStack) -> ObjectStore
 
 async def _start_slow(
     settings: Settings, stack: AsyncExitStack
-) -> tuple[Metadata, ModelInfo, Runtime, EgressGateway]:
+) -> tuple[Metadata, ModelInfo, Runtime, PackageSources]:
     """Start what takes time, side by side: the slowest part sets the pace."""
     try:
         async with asyncio.TaskGroup() as group:
             metadata = group.create_task(open_metadata(settings, stack))
             model = group.create_task(_model_endpoint(settings, stack))
             runtime = group.create_task(_runtime(settings, stack))
-            egress = group.create_task(make_egress(settings))
+            sources = group.create_task(find_package_sources(settings))
     except* BerthError as failures:
         raise failures.exceptions[0] from None
-    return metadata.result(), model.result(), runtime.result(), egress.result()
+    return metadata.result(), model.result(), runtime.result(), sources.result()
 
 
 async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
     image = settings.agent_image or f"berth-agent:{VERSION}"
     selection = await choose(
         settings.runtime,
-        docker=partial(docker_problem, image),
+        docker=partial(docker_problem, image, settings.docker_runtime),
         sandbox=partial(sandbox_problem, settings.sandbox_uid),
     )
     runtime: Runtime
@@ -128,6 +140,7 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
             transport=settings.transport,
             start_timeout_seconds=settings.start_timeout_seconds,
             reason=selection.reason,
+            engine_runtime=settings.docker_runtime,
         )
     else:
         runtime = SandboxRuntime(

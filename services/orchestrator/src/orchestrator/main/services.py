@@ -5,6 +5,7 @@ from orchestrator.domain.budget import Budget
 from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.compare import Compare
+from orchestrator.flow.configure import Configure
 from orchestrator.flow.continuation import Continue, Say
 from orchestrator.flow.fork import Fork
 from orchestrator.flow.publish import Publish
@@ -50,6 +51,7 @@ def make_services(
         fork=Fork(tasks=tasks, recall=work.recall, accept=accept, largest_budget=largest),
         compare=Compare(tasks, containers.lease, work.require_tree),
         publish=_publish(settings, outside),
+        configure=Configure(metadata.settings, outside.allowance, outside.secrets),
         running=containers.running,
         uploads=Uploads(outside.objects),
         tasks=tasks,

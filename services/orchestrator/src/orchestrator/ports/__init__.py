@@ -10,7 +10,7 @@ from orchestrator.ports.durability import Engine, RunTaskDurably, Steps
 from orchestrator.ports.egress import Admission, Egress, Report
 from orchestrator.ports.fleet import Executors, Leases
 from orchestrator.ports.live_text import LiveTextChannel, LiveTextReader
-from orchestrator.ports.metadata import Cancels, EventLog, TaskStore
+from orchestrator.ports.metadata import Cancels, EventLog, TaskStore, WorkspaceSettingsStore
 from orchestrator.ports.model import Model, OnText
 from orchestrator.ports.objects import ObjectInfo, ObjectStore, StoredObject
 from orchestrator.ports.publishing import (
@@ -27,6 +27,7 @@ from orchestrator.ports.publishing import (
 )
 from orchestrator.ports.repositories import Repositories
 from orchestrator.ports.runtime import Runtime, RuntimeInfo
+from orchestrator.ports.secrets import Secrets
 from orchestrator.ports.worker import (
     HeldCheckpoints,
     HeldPart,
@@ -72,6 +73,7 @@ __all__ = [
     "RunTaskDurably",
     "Runtime",
     "RuntimeInfo",
+    "Secrets",
     "Staged",
     "StagedCommit",
     "Steps",
@@ -81,4 +83,5 @@ __all__ = [
     "Toolbox",
     "Worker",
     "Workers",
+    "WorkspaceSettingsStore",
 ]

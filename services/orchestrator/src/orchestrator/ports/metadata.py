@@ -7,6 +7,7 @@ from orchestrator.domain.events import Event, NewEvent
 from orchestrator.domain.steps import UserMessage
 from orchestrator.domain.task import Ending, NewTask, Task, TaskFilter
 from orchestrator.domain.workspace import Workspace, WorkspaceRecord
+from orchestrator.domain.workspace_settings import WorkspaceSettings
 
 
 class TaskStore(Protocol):
@@ -91,6 +92,26 @@ class TaskStore(Protocol):
 
     async def worker_key(self, workspace: Workspace) -> str:
         """The secret our workers of this workspace are claimed with; made on first use."""
+        ...
+
+
+class WorkspaceSettingsStore(Protocol):
+    """The settings of workspaces; one for which nothing was set has empty ones."""
+
+    async def get(self, workspace_id: str) -> WorkspaceSettings:
+        """What was set for a workspace.
+
+        Raises:
+            WorkspaceNotFound: No workspace has this id.
+        """
+        ...
+
+    async def put(self, workspace_id: str, settings: WorkspaceSettings) -> None:
+        """Replace all that was set.
+
+        Raises:
+            WorkspaceNotFound: No workspace has this id.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from orchestrator.domain.container import Limits
 from orchestrator.runtimes.sandbox_command import (
     BWRAP_MINIMUM,
     Box,
@@ -114,7 +115,13 @@ async def sandbox_problem(uid: int) -> str | None:
         temporary_bytes=2**20,
         bwrap_version=version,
     )
-    argv = launch_argv(bwrap_argv(box), groups=(), drop_to=uid if as_root else None, staged={})
+    argv = launch_argv(
+        bwrap_argv(box),
+        groups=(),
+        drop_to=uid if as_root else None,
+        staged={},
+        limits=Limits(memory_bytes=2**20, cpus=1.0, pids=64),
+    )
     code, output = await _run(argv)
     return None if code == 0 else explain_failure(output)
 

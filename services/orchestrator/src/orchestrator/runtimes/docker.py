@@ -76,6 +76,7 @@ class DockerRuntime:
         start_timeout_seconds: Longest time a worker may take to answer.
         reason: Why this runtime was chosen, for `info`.
         agent_command: What runs inside instead of the image's entry point.
+        engine_runtime: The engine's runtime to use, such as `runsc`; None for its default.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class DockerRuntime:
         start_timeout_seconds: float = 60.0,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
+        engine_runtime: str | None = None,
     ) -> None:
         self._image = image
         self._deployment = Deployment(deployment)
@@ -106,6 +108,7 @@ class DockerRuntime:
             place=self._place,
             transport=transport,
             agent_command=agent_command,
+            engine_runtime=engine_runtime,
         )
         self._locks = NamedLocks()
         self._gate = StartGate()
@@ -200,7 +203,7 @@ class DockerRuntime:
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
         limits = (await self._objects.facts()).limits()
-        enforced = ["files", "processes", "user", "capabilities", "open files"]
+        enforced = ["files", "processes", "user", "capabilities", "open files", "file size"]
         missing = [limit for limit, holds in limits.items() if not holds]
         if self._transport is Transport.TCP:
             missing.append("network (with tcp a container has one and reaches this machine)")

@@ -24,8 +24,6 @@ LOOPBACK = "127.0.0.1"
 WORKSPACE_INSIDE = "/workspace"
 SOCKETS_INSIDE = "/run/berth"
 HOME_INSIDE = "/home/berth"
-MAX_OPEN_FILES = 8_192  # a start fails if it is above the engine's own hard limit
-MEMORY_SHARE_OF_TMPFS = 4
 RUN_BYTES = 16 * 2**20
 
 DEPLOYMENT_LABEL = "berth.deployment"
@@ -55,6 +53,7 @@ class Creation:
         birth: A value that tells the volumes this creation made from older ones.
         hosts: File to be seen as /etc/hosts where there is no network; Docker leaves that empty.
         command: What runs instead of the image's entry point.
+        engine_runtime: The engine's runtime that runs it; None for the engine's default.
     """
 
     spec: ContainerSpec
@@ -66,6 +65,7 @@ class Creation:
     hosts: Path | None = None
     network: str | None = None
     command: Sequence[str] | None = None
+    engine_runtime: str | None = None
 
 
 def creation_body(creation: Creation) -> dict[str, object]:
@@ -100,7 +100,9 @@ def _environment(creation: Creation) -> list[str]:
 def _host_config(creation: Creation) -> dict[str, object]:
     limits = creation.spec.limits
     config: dict[str, object] = {
-        "Init": True,
+        # The image's entry point is its own init: one of the engine would share the tools' user and
+        # be under the engine's filter for system calls only.
+        "Init": creation.command is not None,
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -109,18 +111,26 @@ def _host_config(creation: Creation) -> dict[str, object]:
         "NanoCpus": int(limits.cpus * 10**9),
         "PidsLimit": limits.pids,
         "Ulimits": [
-            {"Name": "nofile", "Soft": MAX_OPEN_FILES, "Hard": MAX_OPEN_FILES},
-            {"Name": "core", "Soft": 0, "Hard": 0},
+            # A start fails if this is above the engine's own hard limit.
+            _ulimit("nofile", limits.open_files),
+            _ulimit("fsize", limits.file_bytes),
+            _ulimit("core", 0),
         ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "2m", "max-file": "2"}},
         "RestartPolicy": {"Name": "no"},
-        "Tmpfs": _tmpfs(limits.memory_bytes // MEMORY_SHARE_OF_TMPFS),
+        "Tmpfs": _tmpfs(limits.temporary_bytes),
         "Mounts": _mounts(creation),
     }
+    if creation.engine_runtime is not None:
+        config["Runtime"] = creation.engine_runtime
     if creation.network is not None:
         config["NetworkMode"] = creation.network
         config["PortBindings"] = {WORKER_PORT: [{"HostIp": LOOPBACK, "HostPort": ""}]}
     return config
+
+
+def _ulimit(name: str, value: int) -> dict[str, object]:
+    return {"Name": name, "Soft": value, "Hard": value}
 
 
 def _tmpfs(size: int) -> dict[str, str]:
@@ -277,5 +287,5 @@ class EngineFacts(BaseModel):
             "cpu": self.cpus,
             "pids": self.pids,
             "seccomp": any("seccomp" in option for option in self.security),
-            "disk": False,  # needs a file system with project quotas below the engine
+            "disk": False,  # volumes have no size
         }

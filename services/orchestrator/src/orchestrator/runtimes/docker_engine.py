@@ -1,7 +1,7 @@
 """The Docker engine: its calls in threads, its failures in our words."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
@@ -77,12 +77,20 @@ class DockerEngine:
             return self._client
 
 
-async def docker_problem(image: str) -> str | None:
-    """Why the engine cannot run containers of this image, with a remedy; None if it can."""
+async def docker_problem(image: str, engine_runtime: str | None = None) -> str | None:
+    """Why the engine cannot run containers of this image, with a remedy; None if it can.
+
+    Args:
+        image: The agent's image.
+        engine_runtime: The engine's runtime that is asked for; None for its default.
+    """
     engine = DockerEngine(PROBE_SECONDS)
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await engine.call(lambda client: image_id(client, image))
+            if engine_runtime is not None:
+                facts = await engine.call(lambda client: client.info())
+                return missing_runtime(engine_runtime, facts.get("Runtimes") or {})
     except TimeoutError:
         return f"The Docker engine does not answer within {PROBE_SECONDS} s. {REMEDY}"
     except APIError as error:
@@ -103,6 +111,16 @@ def image_id(client: APIClient, image: str) -> str:
 def missing_image(image: str) -> str:
     """A sentence on an image the engine does not have."""
     return f"The Docker engine has no image {image}; build it with ./scripts/images agent."
+
+
+def missing_runtime(wanted: str, known: Collection[str]) -> str | None:
+    """A sentence on a runtime that the engine does not have, or None if it has it."""
+    if wanted in known:
+        return None
+    return (
+        f"The Docker engine has no runtime {wanted}, only {', '.join(sorted(known))}. Install it "
+        "and name it under `runtimes` in the engine's daemon.json, or unset BERTH_DOCKER_RUNTIME."
+    )
 
 
 def explanation(error: APIError) -> str:

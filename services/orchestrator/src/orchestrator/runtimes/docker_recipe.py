@@ -33,6 +33,7 @@ class DockerRecipe:
         place: Names the data directory on labels.
         transport: How workers are reached.
         agent_command: What runs inside instead of the image's entry point.
+        engine_runtime: The engine's runtime that runs them; None for its default.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DockerRecipe:
         place: str,
         transport: Transport,
         agent_command: Sequence[str] | None,
+        engine_runtime: str | None,
     ) -> None:
         self._objects = objects
         self._deployment = deployment
@@ -51,6 +53,7 @@ class DockerRecipe:
         self._place = place
         self._transport = transport
         self._agent_command = agent_command
+        self._engine_runtime = engine_runtime
 
     async def creation(
         self, spec: ContainerSpec, image: str, home: str, wanted: str, birth: str
@@ -79,6 +82,7 @@ class DockerRecipe:
             labels=labels,
             birth=birth,
             command=self._agent_command,
+            engine_runtime=self._engine_runtime,
         )
         if self._transport is Transport.TCP:
             network = f"berth-{self._deployment.name}"
@@ -97,6 +101,9 @@ class DockerRecipe:
             memory=limits.memory_bytes,
             cpus=limits.cpus,
             pids=limits.pids,
+            open_files=limits.open_files,
+            file_bytes=limits.file_bytes,
+            engine_runtime=self._engine_runtime,
             transport=self._transport,
             # A container of another orchestrator has its socket where we do not look for it.
             sockets=None if self._transport is Transport.TCP else str(self._sockets.root),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.domain.container import Endpoint
 from orchestrator.errors import ContainerStartFailed
+from orchestrator.unix_socket import pinned_socket
 
 PROBE_SECONDS = 2.0
 HANG_SECONDS = 10.0  # a busy worker may be slow; one that is silent for longer hangs
@@ -101,6 +102,7 @@ async def _ask(endpoint: Endpoint) -> bool:
 
 async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if endpoint.uds is not None:
-        return await asyncio.open_unix_connection(str(endpoint.uds))
+        with pinned_socket(str(endpoint.uds)) as path:
+            return await asyncio.open_unix_connection(path)
     url = urlsplit(endpoint.url)
     return await asyncio.open_connection(url.hostname, url.port)

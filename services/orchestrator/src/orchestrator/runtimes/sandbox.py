@@ -45,7 +45,15 @@ from orchestrator.runtimes.socket_directory import SocketDirectories
 NAME = "sandbox"
 STOP_SECONDS = 2.0
 PARALLEL_STARTS = 4  # more at once only slow each other down, past the time a start may take
-ALWAYS_ENFORCED = ("files", "processes", "network", "user", "capabilities", "open files")
+ALWAYS_ENFORCED = (
+    "files",
+    "processes",
+    "network",
+    "user",
+    "capabilities",
+    "open files",
+    "file size",
+)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from orchestrator.domain.container import Limits
+
 WORKSPACE_INSIDE = "/workspace"
 SOCKET_DIRECTORY_INSIDE = "/run/berth"
 HOME_INSIDE = "/home/berth"
 HOSTNAME = "sandbox"
 STAGE = PurePosixPath("/run/berth/stage")
-MAX_OPEN_FILES = 8_192
-MAX_FILE_BYTES = 8 * 2**30
+FILE_BLOCK_BYTES = 512  # of the shell's `ulimit -f`
 WORKER_OOM_SCORE = -250
 LOG_BLOCK_BYTES = 4096
 LOG_BLOCKS = 512
@@ -128,7 +129,12 @@ def stage_path(name: str) -> str:
 
 
 def launch_argv(
-    bwrap: Sequence[str], *, groups: Sequence[Path], drop_to: int | None, staged: Mapping[str, Path]
+    bwrap: Sequence[str],
+    *,
+    groups: Sequence[Path],
+    drop_to: int | None,
+    staged: Mapping[str, Path],
+    limits: Limits,
 ) -> list[str]:
     """The command that goes under the limits and then becomes bubblewrap.
 
@@ -140,11 +146,12 @@ def launch_argv(
         staged: Directories to mount on the stage, by name; only with `drop_to`. That user may be
             unable to reach them where they lie, as below root's home directory. They vanish with
             the mount namespace they are made in.
+        limits: Of these, those of open files and of the size of a file.
     """
     lines = ["set -eu", "umask 022", *(f"echo 0 >{shlex.quote(str(file))}" for file in groups)]
-    lines += ["ulimit -c 0", f"ulimit -f {MAX_FILE_BYTES // 512}"]
+    lines += ["ulimit -c 0", f"ulimit -f {limits.file_bytes // FILE_BLOCK_BYTES}"]
     # A lower hard limit than ours stays as it is.
-    lines.append(f"ulimit -n {MAX_OPEN_FILES} 2>/dev/null || ulimit -n $(ulimit -H -n)")
+    lines.append(f"ulimit -n {limits.open_files} 2>/dev/null || ulimit -n $(ulimit -H -n)")
     if drop_to is None:
         return ["/bin/sh", "-c", "\n".join([*lines, f"exec {shlex.join(bwrap)}"])]
     # Needs a capability that root may lack; raising the tools' scores does most of it then.

@@ -33,8 +33,6 @@ from orchestrator.runtimes.sandbox_command import (
 from orchestrator.runtimes.socket_directory import SOCKET_NAME
 from orchestrator.runtimes.system_tree import made_files, system_links, system_mounts
 
-MEMORY_SHARE_OF_TMPFS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -137,12 +135,14 @@ class SandboxLauncher:
             environment=self._environment(),
             command=released_command(self.command, limits.pids if self.limit_processes else None),
             directory=WORKSPACE_INSIDE,
-            temporary_bytes=limits.memory_bytes // MEMORY_SHARE_OF_TMPFS,
+            temporary_bytes=limits.temporary_bytes,
             bwrap_version=self.bwrap_version,
             info_fd=info_fd,
             seccomp_fd=seccomp_fd,
         )
-        launch = launch_argv(bwrap_argv(box), groups=groups, drop_to=self.drop_to, staged=staged)
+        launch = launch_argv(
+            bwrap_argv(box), groups=groups, drop_to=self.drop_to, staged=staged, limits=limits
+        )
         return detached_argv(launch, places.log)
 
     def _ids(self) -> tuple[int, int]:

@@ -75,6 +75,8 @@ class SandboxMachine:
             memory=limits.memory_bytes,
             cpus=limits.cpus,
             pids=limits.pids,
+            open_files=limits.open_files,
+            file_bytes=limits.file_bytes,
             uid=self._uid,
         )
 

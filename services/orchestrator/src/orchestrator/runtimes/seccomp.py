@@ -50,6 +50,10 @@ REFUSED: dict[str, tuple[int, int | None]] = {
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
 }
+SOCKET = (41, 198)
+FAMILIES = (1, 2, 10, 16)
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK; AF_VSOCK and others pass by the network namespace."""
+
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 NEW_NAMESPACE_FLAGS = 0x7E020000  # CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID, -NET
@@ -69,8 +73,8 @@ _FAIL = 0x00050000
 def filter_program(machine: str) -> bytes | None:
     """The filter as an array of `struct sock_filter`, or None for machines we have no numbers of.
 
-    A refused call fails with EPERM. `clone3`, whose flags a filter cannot see, fails with ENOSYS;
-    C libraries then use `clone`.
+    A refused call fails with EPERM, a socket of a family that is not allowed with EAFNOSUPPORT.
+    `clone3`, whose flags a filter cannot see, fails with ENOSYS; C libraries then use `clone`.
 
     Args:
         machine: Name of the processor architecture, as `uname -m` prints it.
@@ -80,10 +84,15 @@ def filter_program(machine: str) -> bytes | None:
     column = list(_AUDIT_ARCHITECTURES).index(machine)
     numbers = [row[column] for row in REFUSED.values()]
     refused = [number for number in numbers if number is not None]
-    return _program(_AUDIT_ARCHITECTURES[machine], refused, CLONE[column], CLONE3[column])
+    return b"".join(
+        (
+            _by_number(_AUDIT_ARCHITECTURES[machine], refused, CLONE[column], CLONE3[column]),
+            _by_family(SOCKET[column]),
+        )
+    )
 
 
-def _program(architecture: int, refused: Sequence[int], clone: int, clone3: int) -> bytes:
+def _by_number(architecture: int, refused: Sequence[int], clone: int, clone3: int) -> bytes:
     refuse = _instruction(_RETURN, _FAIL | errno.EPERM)
     parts = [
         _instruction(_LOAD, _ARCHITECTURE),
@@ -103,7 +112,22 @@ def _program(architecture: int, refused: Sequence[int], clone: int, clone3: int)
     ]
     for number in refused:
         parts += [_instruction(_JUMP_IF_EQUAL, number, if_false=1), refuse]
-    return b"".join([*parts, _instruction(_RETURN, _ALLOW)])
+    return b"".join(parts)
+
+
+def _by_family(socket: int) -> bytes:
+    """The end of the filter: all calls left are allowed, but sockets of these families alone."""
+    parts = [
+        _instruction(_JUMP_IF_EQUAL, socket, if_true=1),
+        _instruction(_RETURN, _ALLOW),
+        _instruction(_LOAD, _FIRST_ARGUMENT),
+    ]
+    for family in FAMILIES:
+        parts += [
+            _instruction(_JUMP_IF_EQUAL, family, if_false=1),
+            _instruction(_RETURN, _ALLOW),
+        ]
+    return b"".join([*parts, _instruction(_RETURN, _FAIL | errno.EAFNOSUPPORT)])
 
 
 def _instruction(code: int, operand: int, *, if_true: int = 0, if_false: int = 0) -> bytes:

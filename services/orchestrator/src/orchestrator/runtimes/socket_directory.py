@@ -49,7 +49,7 @@ class SocketDirectories:
         path = self.path(name)
         path.mkdir(exist_ok=True)
         path.chmod(0o777)
-        (path / SOCKET_NAME).unlink(missing_ok=True)
+        remove_tree(path / SOCKET_NAME)  # a container may have made a directory of it
         return path
 
     def write(self, name: str, text: str) -> Path:

@@ -31,7 +31,9 @@ GONE = frozenset(
         types.INVALID_REQUEST,
     }
 )
-MAX_PAGES = 50
+MAX_PAGES = 10
+MAX_WHY = 300
+"""Most characters of what a server says of its failure; it may say anything."""
 T = TypeVar("T")
 
 CALL_SECONDS = 3_700.0
@@ -143,8 +145,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _gone(why: str) -> WorkerUnreachable:
     return WorkerUnreachable(
-        f"The container's worker stopped answering ({why}). What it did so far is kept where it "
-        "can be; send the task again."
+        f"The container's worker stopped answering ({why[:MAX_WHY]}). What it did so far is kept "
+        "where it can be; send the task again."
     )
 
 

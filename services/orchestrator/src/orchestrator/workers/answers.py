@@ -4,11 +4,14 @@ A tool in the container could have taken the worker's place, so an answer is che
 input from outside.
 """
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 A = TypeVar("A", bound="Answer")
+
+Line = Annotated[str, StringConstraints(max_length=4_096)]
+"""What is told to the model or the caller as it is."""
 
 
 class Answer(BaseModel):
@@ -71,14 +74,14 @@ class Checkpoints(Answer):
 class Kept(Answer):
     """Where a tool output is kept, relative to the root of the task's tree."""
 
-    path: str
+    path: Line
 
 
 class Refusal(Answer):
     """Why a request was refused."""
 
-    detail: str
-    code: str = ""
+    detail: Line
+    code: Line = ""
 
 
 def read_answer(kind: type[A], body: bytes) -> A | None:

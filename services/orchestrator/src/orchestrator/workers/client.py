@@ -21,7 +21,7 @@ from orchestrator.tools.mcp_toolbox import mcp_toolbox
 from orchestrator.workers.answers import Changes, Checkpoints, Clones, Done, Kept, Prepared
 from orchestrator.workers.connection import WorkerConnection
 
-MAX_PATCH_ANSWER_BYTES = 512 * 2**20
+MAX_PATCH_ANSWER_BYTES = 192 * 2**20  # three times the longest patch, for what JSON escapes
 HEALTH_SECONDS = 5.0
 UNCLAIMED = "none"
 """In place of a key, for requests that need none."""

@@ -8,12 +8,12 @@ import httpx2
 from orchestrator.domain.container import Container
 from orchestrator.errors import BerthError, StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.workers.answers import Answer, Refusal, read_answer
+from orchestrator.workers.transport import WorkerTransport
 
 CONNECT_SECONDS = 5.0
 # Installing dependencies and unpacking a large repository take their time.
 ANSWER_SECONDS = 1_800.0
 GENERATION_HEADER = "Berth-Generation"
-MAX_CONNECTIONS = 64
 MAX_ANSWER_BYTES = 16 * 2**20
 UNKNOWN_TASK = "unknown_task"
 """The code of a worker that has no tree of a task."""
@@ -33,7 +33,7 @@ class WorkerConnection:
     def __init__(self, container: Container, key: str, generation: int) -> None:
         self._container = container
         self.http = httpx2.AsyncClient(
-            transport=_transport(container),
+            transport=WorkerTransport(container.endpoint),
             base_url=container.endpoint.url,
             headers={"Authorization": f"Bearer {key}", GENERATION_HEADER: str(generation)},
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
@@ -144,13 +144,3 @@ async def _read(response: httpx2.Response, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     return bytes(body)
-
-
-def _transport(container: Container) -> httpx2.AsyncHTTPTransport:
-    limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=600)
-    uds = container.endpoint.uds
-    # Workers speak plain HTTP; without this, certificates are read that nobody asks for, which
-    # takes longer than waking a container.
-    return httpx2.AsyncHTTPTransport(
-        uds=None if uds is None else str(uds), limits=limits, trust_env=False, verify=False
-    )

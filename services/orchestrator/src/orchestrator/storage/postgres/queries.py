@@ -15,6 +15,8 @@ class Queries:
 
     use_workspace: str
     list_workspaces: str
+    read_settings: str
+    keep_settings: str
     add_task: str
     finish_task: str
     get_task: str

@@ -17,6 +17,14 @@ LEFT JOIN tasks AS t ON t.workspace_id = w.id
 GROUP BY w.id
 ORDER BY last_used_at DESC, w.id;
 
+-- name: read_settings
+-- What was set for a workspace.
+SELECT settings FROM workspaces WHERE id = $1;
+
+-- name: keep_settings
+-- Replace what was set for a workspace; no row if there is none.
+UPDATE workspaces SET settings = $2 WHERE id = $1 RETURNING id;
+
 -- name: add_task
 -- Record a task as running; a task that is recorded already stays as it is.
 INSERT INTO tasks (
