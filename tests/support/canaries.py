@@ -1,0 +1,163 @@
+"""Secrets that tests plant, and the search for them in whatever comes out, however encoded."""
+
+import base64
+import re
+import secrets
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.support.canary_layers import layers
+
+ALPHABET = string.ascii_letters + string.digits
+BRAND = "".join(secrets.choice(ALPHABET) for _ in range(12))
+"""What all canaries of this process begin with, so that one search finds any of them.
+
+Its length is a multiple of three, so that base64 of it does not depend on what follows.
+"""
+
+OWN_CHARACTERS = 18
+AROUND = 60
+_BREAKS = (b"\\r\\n", b"\\n", b"\r\n+", b"\n+", b"\r", b"\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A secret, and the place it is planted in."""
+
+    name: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Something that came out; `place` says where, as a path does."""
+
+    place: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A canary that was found."""
+
+    canary: str
+    place: str
+    encoding: str
+    around: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rightful:
+    """A place in which a canary may be.
+
+    Args:
+        canary: Its name.
+        place: A regular expression that the whole place must match.
+        why: The reason.
+    """
+
+    canary: str
+    place: str
+    why: str
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether the finding is one that is no leak."""
+        return finding.canary == self.canary and bool(re.fullmatch(self.place, finding.place))
+
+
+def mint(name: str) -> Canary:
+    """A canary that nobody can guess, of letters and digits, which no quoting changes."""
+    own = "".join(secrets.choice(ALPHABET) for _ in range(OWN_CHARACTERS))
+    return Canary(name, BRAND + own)
+
+
+def encodings(value: str) -> dict[str, bytes]:
+    """What a text becomes in the encodings in which it may come out, by their names."""
+    raw = value.encode()
+    pairs = [f"{byte:02x}" for byte in raw]
+    found = {
+        "as it is": raw,
+        "reversed": raw[::-1],
+        "in UTF-16": value.encode("utf-16-le"),
+        **{f"in base64, shifted by {shift}": _base64(raw, shift) for shift in range(3)},
+    }
+    for how, joined in {
+        "hexadecimal": "".join(pairs),
+        "hexadecimal with blanks": " ".join(pairs),
+        "hexadecimal with colons": ":".join(pairs),
+        "as escapes of C": "".join(f"\\x{pair}" for pair in pairs),
+        "as escapes of JSON": "".join(f"\\u00{pair}" for pair in pairs),
+        "percent-encoded": "".join(f"%{pair}" for pair in pairs),
+    }.items():
+        found[how] = joined.encode()
+        found[f"{how}, in capitals"] = re.sub(
+            "[a-f]", lambda digit: digit[0].upper(), joined
+        ).encode()
+    for name in [name for name in found if "base64" in name]:
+        found[f"{name}, for addresses"] = found[name].translate(bytes.maketrans(b"+/", b"-_"))
+    return found
+
+
+class Scanner:
+    """Looks for canaries.
+
+    Args:
+        canaries: Those that are looked for; they need not be minted here.
+    """
+
+    def __init__(self, canaries: Iterable[Canary]) -> None:
+        self._known = [(each.name, encodings(each.value)) for each in canaries]
+        listed = [each.value for each in canaries]
+        first = [value for value in listed if not value.startswith(BRAND)]
+        if len(first) < len(listed):
+            first.append(BRAND)
+        self._first = sorted({needle for text in first for needle in encodings(text).values()})
+
+    def search(self, outputs: Iterable[Output]) -> list[Finding]:
+        """All that is found, each canary once in each place and encoding."""
+        found: dict[tuple[str, str, str], Finding] = {}
+        for output in outputs:
+            for layer in layers(output.content):
+                for finding in self._in_layer(output.place, layer.content, layer.how):
+                    key = (finding.canary, finding.place, finding.encoding)
+                    found.setdefault(key, finding)
+        return list(found.values())
+
+    def _in_layer(self, place: str, content: bytes, how: str) -> Iterator[Finding]:
+        for text in _with_and_without_breaks(content):
+            if not any(needle in text for needle in self._first):
+                continue
+            for name, forms in self._known:
+                for encoding, needle in forms.items():
+                    at = text.find(needle)
+                    if at >= 0:
+                        around = text[max(0, at - AROUND) : at + len(needle) + AROUND]
+                        yield Finding(name, place, f"{encoding}{how}", around)
+
+
+def leaks(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Finding]:
+    """The findings that nothing justifies."""
+    return [each for each in findings if not any(right.covers(each) for right in rightful)]
+
+
+def unused(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Rightful]:
+    """The exceptions that nothing needed; they would hide a leak some day."""
+    return [right for right in rightful if not any(right.covers(each) for each in findings)]
+
+
+def _base64(raw: bytes, shift: int) -> bytes:
+    """The part of base64 that stands for these bytes alone, if `shift` others precede them."""
+    encoded = base64.b64encode(bytes(shift) + raw)
+    first = (shift * 8 + 5) // 6
+    return encoded[first : (shift + len(raw)) * 8 // 6]
+
+
+def _with_and_without_breaks(content: bytes) -> Iterator[bytes]:
+    """The content, and what it is with its lines joined, as programs wrap what they encode."""
+    yield content
+    joined = content
+    for mark in _BREAKS:
+        joined = joined.replace(mark, b"")
+    if len(joined) < len(content):
+        yield joined
