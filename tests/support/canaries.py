@@ -6,8 +6,9 @@ import secrets
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from tests.support.canary_layers import layers
+from tests.support.canary_layers import Layer, layers
 
 ALPHABET = string.ascii_letters + string.digits
 BRAND = "".join(secrets.choice(ALPHABET) for _ in range(12))
@@ -31,10 +32,18 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Something that came out; `place` says where, as a path does."""
+    """Something that came out.
+
+    Args:
+        place: Where, as a path says it.
+        content: All of it.
+        is_packed: False if it is not to be searched for what lies in it compressed or encoded
+            twice, as in memory, where it would take long and lies beside its plain form.
+    """
 
     place: str
     content: bytes = field(repr=False)
+    is_packed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,7 @@ class Scanner:
     """
 
     def __init__(self, canaries: Iterable[Canary]) -> None:
+        self._searched: dict[tuple[bool, bytes], Sequence[tuple[str, str, bytes]]] = {}
         self._known = [(each.name, encodings(each.value)) for each in canaries]
         listed = [each.value for each in canaries]
         first = [value for value in listed if not value.startswith(BRAND)]
@@ -115,17 +125,24 @@ class Scanner:
         self._first = sorted({needle for text in first for needle in encodings(text).values()})
 
     def search(self, outputs: Iterable[Output]) -> list[Finding]:
-        """All that is found, each canary once in each place and encoding."""
-        found: dict[tuple[str, str, str], Finding] = {}
+        """All that is found, each canary once in each place."""
+        found: dict[tuple[str, str], Finding] = {}
         for output in outputs:
-            for layer in layers(output.content):
-                for finding in self._in_layer(output.place, layer.content, layer.how):
-                    key = (finding.canary, finding.place, finding.encoding)
-                    found.setdefault(key, finding)
+            for name, encoding, around in self._in_content(output):
+                finding = Finding(name, output.place, encoding, around)
+                found.setdefault((name, output.place), finding)
         return list(found.values())
 
-    def _in_layer(self, place: str, content: bytes, how: str) -> Iterator[Finding]:
-        for text in _with_and_without_breaks(content):
+    def _in_content(self, output: Output) -> Sequence[tuple[str, str, bytes]]:
+        """What is found in an output; that of equal content is known already."""
+        key = output.is_packed, blake2b(output.content).digest()
+        if key not in self._searched:
+            within = layers(output.content) if output.is_packed else (Layer(output.content),)
+            self._searched[key] = [hit for layer in within for hit in self._in_layer(layer)]
+        return self._searched[key]
+
+    def _in_layer(self, layer: Layer) -> Iterator[tuple[str, str, bytes]]:
+        for text in _with_and_without_breaks(layer.content):
             if not any(needle in text for needle in self._first):
                 continue
             for name, forms in self._known:
@@ -133,7 +150,7 @@ class Scanner:
                     at = text.find(needle)
                     if at >= 0:
                         around = text[max(0, at - AROUND) : at + len(needle) + AROUND]
-                        yield Finding(name, place, f"{encoding}{how}", around)
+                        yield name, f"{encoding}{layer.how}", around
 
 
 def leaks(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Finding]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support import canary_layers
 from tests.support.canaries import (
     BRAND,
     Canary,
@@ -165,8 +166,9 @@ def test_nothing_is_found_where_nothing_is() -> None:
     assert SCANNER.search(Output(str(n), text) for n, text in enumerate(texts)) == []
 
 
-def test_what_cannot_be_searched_is_no_success() -> None:
-    bomb = gzip.compress(bytes(300 * 2**20), 1)
+def test_what_cannot_be_searched_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary_layers, "MOST_BYTES", 2**20)
+    bomb = gzip.compress(bytes(2 * 2**20))
     with pytest.raises(ValueError, match="holds more than"):
         SCANNER.search([Output("bomb", bomb)])
 
