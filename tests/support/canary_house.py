@@ -1,6 +1,8 @@
 """A place for the service in which every secret it holds, or could reach, is a canary."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -167,6 +169,7 @@ async def planted(
 
 def _furnish(home: Path, own: Canaries) -> None:
     """What lies about in the home directory of somebody who administers a machine."""
+    login = base64.b64encode(f"me:{own['docker login']}".encode()).decode()
     for path, text in {
         "notes.txt": own["a file at home"],
         ".netrc": f"machine 127.0.0.1 login me password {own['netrc']}\n"
@@ -177,7 +180,7 @@ def _furnish(home: Path, own: Canaries) -> None:
         ".npmrc": f"//127.0.0.2/:_authToken={own['npmrc']}\n",
         ".config/pip/pip.conf": f"[global]\nproxy = http://me:{own['pip.conf']}@127.0.0.1:9\n",
         ".ssh/id_ed25519": own["ssh key"],
-        ".docker/config.json": f'{{"auths": {{"r.example": {{"auth": "{own["docker login"]}"}}}}}}',
+        ".docker/config.json": json.dumps({"auths": {"r.example": {"auth": login}}}),
         ".config/gcloud/application_default_credentials.json": own["cloud credentials"],
         ".pgpass": f"*:*:*:*:{own['pgpass']}\n",
     }.items():
