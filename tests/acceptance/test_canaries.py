@@ -4,13 +4,14 @@ Canaries are planted wherever it holds one. Tasks whose model does its best to f
 tasks that use them rightfully, errors are provoked, and then all that came out is searched.
 """
 
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from tests.acceptance.conftest import GIT_HOST, PLAYS
-from tests.support.canaries import Rightful, Scanner, leaks, unused
+from tests.support.canaries import Rightful, Scanner, leaks, mint, unused
 from tests.support.canary_house import planted
 from tests.support.canary_outputs import docker_says, text_output
 from tests.support.canary_scene import Scene
@@ -70,6 +71,27 @@ RIGHTFUL = (
 )
 """Where a canary may be. An exception that nothing needs fails the test as well."""
 
+TOLD = (
+    "stream about private",
+    "publication|git server's files/.*",
+    "model's requests",
+    r"GET /tasks",
+    r"GET /tasks/\{task_id\}",
+    r"GET /tasks/\{task_id\}/events",
+    r"GET /tasks/\{task_id\}/diff",
+    r"postgres public\.tasks\..*",
+    r"postgres public\.events\..*",
+    r"postgres dbos\..*",
+    r"container of private, /workspace/.*",
+    r"container of private, /tmp/kept/new\.gz",
+    "container of private, memory of .*",
+    "data directory/objects/.*",
+    "data directory/checkpoints/.*",
+    "arguments of python3.*",
+    "environment of python3.*",
+)
+"""Where a canary that a task says aloud must be found: so these places are really searched."""
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
@@ -94,7 +116,8 @@ async def scene(runtime: str, directory: Path, postgres_url: str) -> AsyncIterat
 async def test_nothing_planted_comes_out(scene: Scene) -> None:
     neighbour = await scene.task("Run: cat private.txt > copied.txt; git log -1", "second")
     next_door = len(scene.said)
-    worker = await scene.task("Run: echo new > new.txt")
+    control = mint("control")
+    worker = await scene.control(control)
     installed = await scene.task(
         f"Run: .venv/bin/python -c 'import {MODULE}; print({MODULE}.VALUE)' | tee said.txt",
         install_dependencies=True,
@@ -116,14 +139,18 @@ async def test_nothing_planted_comes_out(scene: Scene) -> None:
     assert Scanner(scene.planted.neighbours.all()).search(own) == []
 
     await provoke(scene, installed["task_id"])
-    canaries = [*scene.planted.canaries.all(), *await scene.worker_keys()]
+    canaries = [control, *scene.planted.canaries.all(), *await scene.worker_keys()]
     outputs = [each async for each in scene.outputs([neighbour, worker, installed, pried])]
     if scene.runtime == "docker":
         name = f"{pried['workspace']['container']}.{scene.service.deployment}"
         outputs += [docker_says("inspect", name), docker_says("logs", name)]
     outputs += scene.ended()
     found = Scanner(canaries).search(outputs)
-    assert leaks(found, RIGHTFUL) == []
+    told = [each for each in found if each.canary == control.name]
+    assert [
+        place for place in TOLD if not any(re.fullmatch(place, each.place) for each in told)
+    ] == []
+    assert leaks([each for each in found if each not in told], RIGHTFUL) == []
     assert unused(found, RIGHTFUL) == []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from tests.support.canary_layers import Layer, layers
+from tests.support.canary_layers import layers
 
 ALPHABET = string.ascii_letters + string.digits
 BRAND = "".join(secrets.choice(ALPHABET) for _ in range(12))
@@ -37,8 +37,8 @@ class Output:
     Args:
         place: Where, as a path says it.
         content: All of it.
-        is_packed: False if it is not to be searched for what lies in it compressed or encoded
-            twice, as in memory, where it would take long and lies beside its plain form.
+        is_packed: False if it is not to be searched for what lies in it compressed, encoded twice
+            or wrapped in lines: in memory that would take long, and lies beside its plain form.
     """
 
     place: str
@@ -137,20 +137,26 @@ class Scanner:
         """What is found in an output; that of equal content is known already."""
         key = output.is_packed, blake2b(output.content).digest()
         if key not in self._searched:
-            within = layers(output.content) if output.is_packed else (Layer(output.content),)
-            self._searched[key] = [hit for layer in within for hit in self._in_layer(layer)]
+            self._searched[key] = list(self._hits(output))
         return self._searched[key]
 
-    def _in_layer(self, layer: Layer) -> Iterator[tuple[str, str, bytes]]:
-        for text in _with_and_without_breaks(layer.content):
-            if not any(needle in text for needle in self._first):
-                continue
-            for name, forms in self._known:
-                for encoding, needle in forms.items():
-                    at = text.find(needle)
-                    if at >= 0:
-                        around = text[max(0, at - AROUND) : at + len(needle) + AROUND]
-                        yield name, f"{encoding}{layer.how}", around
+    def _hits(self, output: Output) -> Iterator[tuple[str, str, bytes]]:
+        if not output.is_packed:
+            yield from self._in_text(output.content, "")
+            return
+        for layer in layers(output.content):
+            for text in _with_and_without_breaks(layer.content):
+                yield from self._in_text(text, layer.how)
+
+    def _in_text(self, text: bytes, how: str) -> Iterator[tuple[str, str, bytes]]:
+        if not any(needle in text for needle in self._first):
+            return
+        for name, forms in self._known:
+            for encoding, needle in forms.items():
+                at = text.find(needle)
+                if at >= 0:
+                    around = text[max(0, at - AROUND) : at + len(needle) + AROUND]
+                    yield name, f"{encoding}{how}", around
 
 
 def leaks(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Finding]:

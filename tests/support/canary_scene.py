@@ -56,6 +56,14 @@ class Scene:
         assert last["status"] == "succeeded", last
         return last
 
+    async def control(self, canary: Canary) -> Json:
+        """Run a task that says a canary aloud wherever one can: there the search must find it."""
+        told = canary.value
+        return await self.task(
+            f"Run: echo {told} > new.txt; mkdir -p /tmp/kept; gzip <new.txt >/tmp/kept/new.gz; "
+            f"WORD={told} python3 -c 'import time; time.sleep(0.5)' {told}"
+        )
+
     async def provoke(self, url: str, code: str) -> None:
         """Ask for a task that fails before or while it runs."""
         body = {"query": "Run: true", "repo_url": url}

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.canaries import Output
 
 PAUSE_SECONDS = 0.03
-# Writes down what it was called with, then does the work. `read` and `printf` are built in.
+# Writes down what it was called with, then does the work; the shell starts nothing else for it.
 _SHIM = """#!/bin/sh
 {{
     printf 'arguments: {name}\\n'
@@ -19,7 +19,7 @@ _SHIM = """#!/bin/sh
 }} >>"{log}.arguments"
 {{
     printf 'environment: {name}\\n'
-    env
+    export -p
 }} >>"{log}.environment"
 exec {program} "$@"
 """
