@@ -22,6 +22,7 @@ from tests.support.service import passable_directory, running_service
 
 pytestmark = pytest.mark.timeout(240)
 SETTINGS = "the service takes its settings from its environment, which only its user can read"
+ASKED = "Python itself asks these programs, for a moment, what machine it runs on"
 GIT = "one git process is given a token by its environment, for as long as it lives"
 CLIENT = "pip and npm are asked where they install from, and are given what is theirs"
 MEANT = "it is meant for this one"
@@ -29,7 +30,7 @@ RECORD = "the record by which a worker is reached after a restart; nobody else r
 
 RIGHTFUL = (
     *(
-        Rightful(name, "environment of the service", SETTINGS)
+        right
         for name in (
             "model key",
             "database password",
@@ -39,6 +40,10 @@ RIGHTFUL = (
             "pip index password",
             "pip extra index password",
             "npm registry password",
+        )
+        for right in (
+            Rightful(name, "environment of the service", SETTINGS),
+            Rightful(name, "environment of (uname|file)", ASKED, is_rare=True),
         )
     ),
     *(
@@ -54,7 +59,7 @@ RIGHTFUL = (
         )
     ),
     *(
-        Rightful(name, "environment of (python.*|npm.*|node)", CLIENT)
+        Rightful(name, "environment of (python.*|npm.*|node|env)", CLIENT)
         for name in ("pip index password", "pip extra index password", "npm registry password")
     ),
     Rightful("model key", "model's headers", MEANT),
@@ -144,13 +149,15 @@ async def test_nothing_planted_comes_out(scene: Scene) -> None:
     if scene.runtime == "docker":
         name = f"{pried['workspace']['container']}.{scene.service.deployment}"
         outputs += [docker_says("inspect", name), docker_says("logs", name)]
+    await scene.provoke_outage()
     outputs += scene.ended()
     found = Scanner(canaries).search(outputs)
     told = [each for each in found if each.canary == control.name]
     assert [
         place for place in TOLD if not any(re.fullmatch(place, each.place) for each in told)
     ] == []
-    assert leaks([each for each in found if each not in told], RIGHTFUL) == []
+    leaked = leaks([each for each in found if each not in told], RIGHTFUL)
+    assert leaked == [], "\n".join(map(str, leaked))
     assert unused(found, RIGHTFUL) == []
 
 

@@ -19,6 +19,7 @@ Its length is a multiple of three, so that base64 of it does not depend on what 
 
 OWN_CHARACTERS = 18
 AROUND = 60
+USUAL = ("as it is", "reversed", "hexadecimal", *(f"in base64, shifted by {n}" for n in range(3)))
 _BREAKS = (b"\\r\\n", b"\\n", b"\r\n+", b"\n+", b"\r", b"\n")
 
 
@@ -37,8 +38,8 @@ class Output:
     Args:
         place: Where, as a path says it.
         content: All of it.
-        is_packed: False if it is not to be searched for what lies in it compressed, encoded twice
-            or wrapped in lines: in memory that would take long, and lies beside its plain form.
+        is_packed: False if it is to be searched for the usual encodings only, and not for what lies
+            in it compressed: in memory that would take long, and lies beside its plain form.
     """
 
     place: str
@@ -64,11 +65,13 @@ class Rightful:
         canary: Its name.
         place: A regular expression that the whole place must match.
         why: The reason.
+        is_rare: True if it is not found there each time.
     """
 
     canary: str
     place: str
     why: str
+    is_rare: bool = False
 
     def covers(self, finding: Finding) -> bool:
         """Whether the finding is one that is no leak."""
@@ -122,7 +125,9 @@ class Scanner:
         first = [value for value in listed if not value.startswith(BRAND)]
         if len(first) < len(listed):
             first.append(BRAND)
-        self._first = sorted({needle for text in first for needle in encodings(text).values()})
+        forms = [encodings(text) for text in first]
+        self._first = sorted({needle for each in forms for needle in each.values()})
+        self._usual = sorted({each[name] for each in forms for name in USUAL})
 
     def search(self, outputs: Iterable[Output]) -> list[Finding]:
         """All that is found, each canary once in each place."""
@@ -142,14 +147,16 @@ class Scanner:
 
     def _hits(self, output: Output) -> Iterator[tuple[str, str, bytes]]:
         if not output.is_packed:
-            yield from self._in_text(output.content, "")
+            yield from self._in_text(output.content, "", self._usual)
             return
         for layer in layers(output.content):
             for text in _with_and_without_breaks(layer.content):
-                yield from self._in_text(text, layer.how)
+                yield from self._in_text(text, layer.how, self._first)
 
-    def _in_text(self, text: bytes, how: str) -> Iterator[tuple[str, str, bytes]]:
-        if not any(needle in text for needle in self._first):
+    def _in_text(
+        self, text: bytes, how: str, first: Sequence[bytes]
+    ) -> Iterator[tuple[str, str, bytes]]:
+        if not any(needle in text for needle in first):
             return
         for name, forms in self._known:
             for encoding, needle in forms.items():
@@ -166,7 +173,11 @@ def leaks(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Fin
 
 def unused(findings: Sequence[Finding], rightful: Sequence[Rightful]) -> list[Rightful]:
     """The exceptions that nothing needed; they would hide a leak some day."""
-    return [right for right in rightful if not any(right.covers(each) for each in findings)]
+    return [
+        right
+        for right in rightful
+        if not (right.is_rare or any(right.covers(each) for each in findings))
+    ]
 
 
 def _base64(raw: bytes, shift: int) -> bytes:

@@ -20,11 +20,12 @@ from tests.support.canary_outputs import (
     text_output,
 )
 from tests.support.canary_watch import Watch
-from tests.support.runtimes import Bench
+from tests.support.runtimes import Bench, until
 from tests.support.service import Service
 from tests.support.tasks import Json, all_frames
 
 PROGRAM = Path(__file__).with_name("pry.py")
+OUTAGE_SECONDS = 30.0
 INSIDE = ("/workspace", "/run", "/tmp", "/home", "/etc", "/dev/shm", "/var", "/usr/etc",
           "/usr/local/etc")  # fmt: skip
 """Where in a container something of ours or of the machine's operator may lie."""
@@ -79,6 +80,22 @@ class Scene:
         self._keep_error(response)
         assert response.json()["code"].startswith("forge_"), response.text
 
+    async def provoke_outage(self) -> None:
+        """Have the service lose all its connections to the database in the middle of its work."""
+        connection = await asyncpg.connect(self.planted.database_url)
+        try:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        finally:
+            await connection.close()
+        self._keep_error(await self.http.get("/tasks"))
+        await until(self._has_database, OUTAGE_SECONDS)
+
+    async def _has_database(self) -> bool:
+        return (await self.http.get("/tasks")).is_success
+
     def _keep_error(self, response: httpx2.Response) -> None:
         head = json.dumps(list(response.headers.items()))
         self.said.append(text_output("errors", head + response.text))
@@ -104,8 +121,6 @@ class Scene:
 
     async def outputs(self, tasks: Sequence[Json]) -> AsyncIterator[Output]:
         """All that came out, while the service runs."""
-        for output in (*self.said, *self.planted.received()):
-            yield output
         containers = sorted({task["workspace"]["container"] for task in tasks})
         values = {"task_id": [task["task_id"] for task in tasks], "name": containers}
         async for output in answers(self.http, values):
@@ -137,6 +152,8 @@ class Scene:
         assert self.service.wait() == 0, self.service.log.read_text()
         kept = self.service.data_dir
         return [
+            *self.said,
+            *self.planted.received(),
             text_output("standard output", printed),
             Output("log", self.service.log.read_bytes()),
             *files_below(kept, "data directory"),

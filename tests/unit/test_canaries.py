@@ -179,6 +179,14 @@ def test_exceptions_are_for_one_canary_in_one_place_and_must_be_needed() -> None
     found = SCANNER.search([Output("log", both), Output("log/more", both)])
     needed = Rightful(first.name, "log", "it is its place")
     idle = Rightful(second.name, "nowhere", "nobody knows")
+    rare = Rightful(second.name, "seldom", "it may be seen", is_rare=True)
     left = {(each.canary, each.place) for each in leaks(found, [needed, idle])}
     assert left == {("second", "log"), ("first", "log/more"), ("second", "log/more")}
-    assert unused(found, [needed, idle]) == [idle]
+    assert unused(found, [needed, idle, rare]) == [idle]
+
+
+@pytest.mark.parametrize("encoding", ["as it is", "reversed", "hexadecimal", "quoted"])
+def test_memory_is_searched_for_what_is_usual(encoding: str) -> None:
+    content = b"\0" + ENCODERS[encoding](FOREIGN.value).encode() + b"\0"
+    found = SCANNER.search([Output("memory", content, is_packed=False)])
+    assert bool(found) == (encoding != "quoted")
