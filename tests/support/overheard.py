@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 Json = dict[str, Any]
@@ -27,12 +27,16 @@ class Overheard:
         requests: The bodies of all requests so far.
         held_from: The number of the first request whose answer is held up until the gate opens.
         gate: Lets those answers through.
+        headers: The headers of all requests so far.
+        refuses: Answer 401, and quote what the request was authorized with.
     """
 
     url: str = ""
     requests: list[Json] = field(default_factory=list)
     held_from: int = 10**9
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    refuses: bool = False
 
     @property
     def last(self) -> list[Json]:
@@ -79,6 +83,10 @@ async def overheard(model_url: str) -> AsyncIterator[Overheard]:
         async def complete(request: Request) -> Response:
             body = await request.body()
             heard.requests.append(json.loads(body))
+            heard.headers.append(dict(request.headers))
+            if heard.refuses:
+                said = f"Incorrect API key provided: {request.headers.get('authorization')}"
+                return JSONResponse({"error": {"message": said, "code": "invalid_api_key"}}, 401)
             number = len(heard.requests)
             answer = await http.post(
                 f"{model_url}/chat/completions",

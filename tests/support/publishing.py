@@ -40,6 +40,7 @@ class House:
     kind: str
     api_url: str
     root: Path
+    token: str = TOKEN
 
     def url(self, name: str = "private") -> str:
         """A repository's address."""
@@ -61,7 +62,7 @@ class House:
 
     def credentials(self, **changes: str) -> Path:
         """A credentials file for the server and the forge's API."""
-        lines = {"token": TOKEN, "forge": self.kind, "api_url": self.api_url, **changes}
+        lines = {"token": self.token, "forge": self.kind, "api_url": self.api_url, **changes}
         if self.kind == "github":
             lines.setdefault("username", "x-access-token")
         told = "".join(f'{name} = "{value}"\n' for name, value in lines.items())
@@ -72,8 +73,10 @@ class House:
 
 
 @asynccontextmanager
-async def running_house(root: Path, kind: str, host: str = "127.0.0.1") -> AsyncIterator[House]:
-    """Start the server and the forge."""
+async def running_house(
+    root: Path, kind: str, host: str = "127.0.0.1", token: str = TOKEN
+) -> AsyncIterator[House]:
+    """Start the server and the forge, which let in who has the token."""
     served = root / "served" / "acme"
     served.mkdir(parents=True)
     for name in NAMES:
@@ -82,12 +85,12 @@ async def running_house(root: Path, kind: str, host: str = "127.0.0.1") -> Async
         )
         bare = bare_copy(source, served / f"{name}.git")
         source.git("remote", "add", "origin", str(bare))
-    forge = FORGES[kind](TOKEN, repositories=frozenset(f"acme/{name}" for name in NAMES))
+    forge = FORGES[kind](token, repositories=frozenset(f"acme/{name}" for name in NAMES))
     paths = {"github": "/api/v3", "gitlab": "/api/v4", "gitea": "/api/v1"}
     users = {"github": "x-access-token", "gitlab": "oauth2", "gitea": "berth"}
     async with serve_git(root / "served", host) as server, serve_app(forge.app, host) as url:
-        server.credentials = (users[kind], TOKEN)
-        yield House(server, forge, kind, url + paths[kind], root)
+        server.credentials = (users[kind], token)
+        yield House(server, forge, kind, url + paths[kind], root, token)
 
 
 @dataclass

@@ -54,6 +54,11 @@ def test_plain_requests(target: str, host: str, port: int, origin: bytes) -> Non
     assert read_wanted(request("GET", target)) == Wanted(Destination(host, port), origin)
 
 
+def test_what_asks_for_an_echo_is_not_passed_on() -> None:
+    with pytest.raises(EgressRequestInvalid, match="TRACE"):
+        read_wanted(request("TRACE", "http://example.org/", ("Max-Forwards", "0")))
+
+
 def test_a_tunnel() -> None:
     wanted = read_wanted(request("CONNECT", "Example.org:443"))
 

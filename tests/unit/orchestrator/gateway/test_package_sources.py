@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from orchestrator.domain.egress import Destination, HostRule
 from orchestrator.gateway.package_sources import Run, find_sources, read_pip_options, run_client
 from orchestrator.settings import EgressPreset
@@ -107,3 +109,17 @@ async def test_this_machine_is_asked() -> None:
     assert await run_client(("no-such-program",)) is None
     assert await run_client(("false",)) is None
     assert await run_client(("echo", "yes")) == "yes\n"
+
+
+async def test_clients_are_not_given_what_is_for_us_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_API_KEY", "s3cret")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://berth:s3cret@db.test/berth")
+    monkeypatch.setenv("SOME_TOKEN", "s3cret")
+    monkeypatch.setenv("npm_config_registry", "https://registry.test/")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.test/simple")
+
+    environment = await run_client(("env",)) or ""
+
+    assert "s3cret" not in environment
+    assert "PIP_INDEX_URL=https://index.test/simple" in environment
+    assert "npm_config_registry=https://registry.test/" in environment

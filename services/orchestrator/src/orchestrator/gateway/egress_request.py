@@ -17,6 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_REASON_CHARS = 300
 _CONNECT = b"CONNECT"
+# Whoever gets it sends back what was asked, with what we have added for a proxy on the way.
+_TRACE = b"TRACE"
 _PLAIN = "http://"
 _PLAIN_PORT = 80
 _PORTS = {"http": _PLAIN_PORT, "https": 443}
@@ -62,6 +64,8 @@ def read_wanted(request: h11.Request) -> Wanted:
         EgressRequestInvalid: It is not a request to a proxy, or names no destination.
     """
     target = request.target.decode("ascii", errors="replace")
+    if request.method == _TRACE:
+        raise EgressRequestInvalid("TRACE is not passed on.")
     if request.method == _CONNECT:
         return Wanted(parse_authority(target), None)
     if target[: len(_PLAIN)].lower() != _PLAIN:

@@ -6,6 +6,8 @@ So containers use the indexes and mirrors that the operator has configured for t
 import ast
 import asyncio
 import base64
+import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +23,12 @@ Run = Callable[[Sequence[str]], Awaitable[str | None]]
 """Runs a client and returns what it prints; None if it is missing or fails."""
 
 CLIENT_SECONDS = 20.0
+# A client needs its own configuration, which may lie in variables, and no other secret of ours.
+_CLIENTS_VARIABLES = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|TMPDIR|LANG|LC_\w+|XDG_\w+|VIRTUAL_ENV|PYTHON\w*|APT_CONFIG|PREFIX"
+    r"|(PIP|NPM)_\w+)",
+    re.IGNORECASE,
+)
 _WEB = {"http": 80, "https": 443}
 _PIP_SECTIONS = ("global.", "install.", ":env:.")  # the later ones count
 # The index's address stands in pip itself, as does the host that its files come from.
@@ -84,6 +92,7 @@ async def run_client(command: Sequence[str]) -> str | None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            env=client_environment(os.environ),
         )
     except OSError:
         return None
@@ -97,6 +106,13 @@ async def run_client(command: Sequence[str]) -> str | None:
             process.kill()
         await process.wait()
     return output.decode(errors="replace") if process.returncode == 0 else None
+
+
+def client_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a client is given."""
+    return {
+        name: value for name, value in environment.items() if _CLIENTS_VARIABLES.fullmatch(name)
+    }
 
 
 async def find_sources(presets: Sequence[EgressPreset], run: Run = run_client) -> PackageSources:

@@ -9,6 +9,7 @@ from orchestrator.domain.egress import Allowlist, PackageSources
 from orchestrator.domain.workspace_settings import Allowance
 from orchestrator.errors import ConfigurationError
 from orchestrator.gateway.address import resolve
+from orchestrator.gateway.certificates import only_certificates
 from orchestrator.gateway.egress import EgressGateway
 from orchestrator.gateway.egress_address import EgressAddresses
 from orchestrator.gateway.egress_policy import EgressPolicy
@@ -73,8 +74,12 @@ async def _certificates(settings: Settings, sources: PackageSources) -> bytes | 
     if file is None:
         return None
     try:
-        return await asyncio.to_thread(file.read_bytes)
+        content = await asyncio.to_thread(file.read_bytes)
     except OSError as error:
         raise ConfigurationError(
             f"BERTH_EGRESS_CA_FILE: {file} cannot be read ({error.strerror})."
         ) from error
+    certificates = only_certificates(content)
+    if not certificates:
+        raise ConfigurationError(f"BERTH_EGRESS_CA_FILE: {file} has no certificate in it.")
+    return certificates

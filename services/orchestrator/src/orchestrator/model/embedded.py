@@ -4,11 +4,16 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from orchestrator.errors import ConfigurationError
 
 START_SECONDS = 20.0
+# What Python needs, and what tells whose process it is; a script has no use for our secrets.
+_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+              "BERTH_DEPLOYMENT")  # fmt: skip
+_PYTHONS = "PYTHON"
 STOP_SECONDS = 5.0
 
 
@@ -30,6 +35,7 @@ class EmbeddedModel:
                 sys.executable, "-m", "gpt_oss.scripted",
                 "--port", "0", "--ready-fd", str(write_end), "--exit-with-parent",
                 pass_fds=(write_end,),
+                env=_environment(os.environ),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C on the terminal is ours to act on
             )  # fmt: skip
@@ -63,6 +69,14 @@ class EmbeddedModel:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in ours.items()
+        if name in _VARIABLES or name.startswith(_PYTHONS)
+    }
 
 
 async def _read_line(descriptor: int) -> bytes:

@@ -31,7 +31,7 @@ from orchestrator.runtimes.sandbox_command import (
     stage_path,
 )
 from orchestrator.runtimes.socket_directory import SOCKET_NAME
-from orchestrator.runtimes.system_tree import made_files, system_links, system_mounts
+from orchestrator.runtimes.system_tree import hidden_mounts, made_files, system_links, system_mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,7 @@ class SandboxLauncher:
         mounts = [Mount(f"{sources['etc']}/{name}", f"/etc/{name}") for name in etc_names]
         if "python" in sources:
             mounts.append(Mount(sources["python"], str(PYTHON_INSIDE)))
+        mounts += hidden_mounts(self._prefixes(), sources["etc"])
         mounts.append(Mount(sources["site-packages"], str(SITE_INSIDE)))
         mounts += [
             Mount(sources[f"package-{path.name}"], str(PACKAGES_INSIDE / path.name))
@@ -176,6 +177,12 @@ class SandboxLauncher:
         mounts.append(Mount(sources["workspace"], WORKSPACE_INSIDE, writable=True))
         mounts.append(Mount(sources["sockets"], SOCKET_DIRECTORY_INSIDE, writable=True))
         return tuple(mounts)
+
+    def _prefixes(self) -> dict[str, Path]:
+        shown = {path: Path(path) for path in ("/usr", "/usr/local")}
+        if self.interpreter.prefix is not None:
+            shown[str(PYTHON_INSIDE)] = self.interpreter.prefix
+        return shown
 
     def _environment(self) -> dict[str, str]:
         # Tools want a python3; ours serves if the system has none.

@@ -1,5 +1,6 @@
 """The parts of this machine's system that every sandbox sees, and the few files made for it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.runtimes.sandbox_command import HOME_INSIDE, HOSTNAME, Mount
@@ -20,6 +21,10 @@ _SYSTEM_FILES = (
     "/etc/ssl/openssl.cnf",
 )
 _JAVA = "java-*"
+# Package managers look here for their configuration, in which people keep passwords and tokens.
+_PRIVATE = ("etc", "pip.conf")
+EMPTY_DIRECTORY = "empty"
+EMPTY_FILE = "nothing"
 
 
 def system_links() -> tuple[tuple[str, str], ...]:
@@ -41,6 +46,25 @@ def system_mounts() -> tuple[Mount, ...]:
     )
 
 
+def hidden_mounts(prefixes: Mapping[str, Path], etc: str) -> tuple[Mount, ...]:
+    """What lies over the configuration that is found under directories that are shown.
+
+    Args:
+        prefixes: These directories by their paths inside.
+        etc: Where the directory of the made files is.
+    """
+    found = [
+        (path, f"{inside}/{name}")
+        for inside, prefix in prefixes.items()
+        for name in _PRIVATE
+        if (path := prefix / name).exists()
+    ]
+    return tuple(
+        Mount(f"{etc}/{EMPTY_DIRECTORY if path.is_dir() else EMPTY_FILE}", target)
+        for path, target in found
+    )
+
+
 def made_files(uid: int, gid: int) -> dict[str, str]:
     """The files of /etc that are made for sandboxes, by name."""
     return {
@@ -59,7 +83,8 @@ def write_made_files(directory: Path, uid: int, gid: int) -> None:
     """Put the made files into a directory, readable for all."""
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
-    for name, text in made_files(uid, gid).items():
+    (directory / EMPTY_DIRECTORY).mkdir(exist_ok=True)
+    for name, text in (made_files(uid, gid) | {EMPTY_FILE: ""}).items():
         file = directory / name
         if file.exists() and file.read_text(encoding="utf-8") == text:
             continue
