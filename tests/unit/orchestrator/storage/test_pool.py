@@ -1,4 +1,5 @@
 import asyncio
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -57,6 +58,24 @@ async def test_a_broken_connection_is_replaced(postgres_url: str) -> None:
             # Each try ends its own connection, so the bound is reached.
             await database.rows("SELECT pg_terminate_backend(pg_backend_pid())")
         assert await database.row("SELECT 1 AS one") is not None
+    await database.close()
+
+
+async def test_a_database_that_lets_nobody_in_is_unavailable_until_it_does(
+    postgres_server: str, postgres_url: str
+) -> None:
+    name = urlsplit(postgres_url).path.removeprefix("/")
+    database = await Database.open(postgres_url)
+    administrator = await asyncpg.connect(postgres_server)
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await administrator.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+    )
+    with pytest.raises(DatabaseUnavailable, match="not currently accepting connections"):
+        await database.rows("SELECT 1")
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await administrator.close()
+    assert await database.row("SELECT 1 AS one") is not None
     await database.close()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.storage.postgres.address import DatabaseAddress, parse_database_url
@@ -139,12 +140,21 @@ class Database:
             self._pool.terminate()
 
     async def _once(self, sql: str, arguments: tuple[object, ...]) -> list[asyncpg.Record]:
-        async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
-            try:
-                return await connection.fetch(sql, *arguments)
-            except asyncpg.InternalClientError:
-                connection.terminate()
-                raise
+        connection = await self._acquired()
+        try:
+            return await connection.fetch(sql, *arguments)
+        except asyncpg.InternalClientError:
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def _acquired(self) -> PoolConnectionProxy:
+        try:
+            return await self._pool.acquire(timeout=STATEMENT_SECONDS)
+        except asyncpg.PostgresError as error:
+            # It is there and lets nobody in, who was let in before: that passes, like an outage.
+            raise ConnectionRefusedError(str(error)) from error
 
     def _translated(self, error: Exception) -> Exception:
         if is_connection_lost(error) or isinstance(error, TimeoutError):
