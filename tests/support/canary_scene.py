@@ -113,17 +113,14 @@ class Scene:
 
     async def about(self, tasks: Sequence[Json]) -> AsyncIterator[Output]:
         """All that the API says of tasks."""
-        containers = sorted({task["workspace"]["container"] for task in tasks})
-        values = {"task_id": [task["task_id"] for task in tasks], "name": containers}
+        values = _names(tasks)
         for path in ("/tasks/{task_id}", "/tasks/{task_id}/events", "/containers/{name}/logs"):
             async for output in answers(self.http, values, path):
                 yield output
 
     async def outputs(self, tasks: Sequence[Json]) -> AsyncIterator[Output]:
         """All that came out, while the service runs."""
-        containers = sorted({task["workspace"]["container"] for task in tasks})
-        values = {"task_id": [task["task_id"] for task in tasks], "name": containers}
-        async for output in answers(self.http, values):
+        async for output in answers(self.http, _names(tasks)):
             yield output
         async for output in rows(self.planted.database_url):
             yield output
@@ -226,3 +223,13 @@ class Scene:
             f"CONNECT {metadata}:80 HTTP/1.1\r\nHost: {index}",
             f"CONNECT {PROXIED}:443 HTTP/1.1\r\nHost: {PROXIED}",
         ]
+
+
+def _names(tasks: Sequence[Json]) -> dict[str, list[str]]:
+    """What the parameters of the API's paths may stand for."""
+    workspaces = {task["workspace"]["id"]: task["workspace"] for task in tasks}
+    return {
+        "task_id": [task["task_id"] for task in tasks],
+        "workspace_id": sorted(workspaces),
+        "name": sorted(each["container"] for each in workspaces.values()),
+    }
