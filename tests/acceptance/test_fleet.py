@@ -25,11 +25,14 @@ from tests.support.tasks import (
     succeed,
 )
 
+pytestmark = pytest.mark.timeout(400)  # its tests wait for times of day
+
 HEARTBEAT_SECONDS = 1.0
 WAITING_SECONDS = 8
-"""Enough to begin all tasks."""
+"""Enough to begin all tasks, where two services start in `START_SECONDS`."""
 
-TAKEN_OVER_SECONDS = 90.0
+START_SECONDS = 9.0
+TAKEN_OVER_SECONDS = 120.0
 WORK = "echo kept >> kept.txt"
 
 
@@ -40,6 +43,8 @@ class Pair:
     one: Service
     other: Service
     database_url: str
+    slowness: float = 1.0
+    """How much longer than usual things take on this machine now."""
 
     async def rows(self, statement: str) -> list[asyncpg.Record]:
         """Ask the database itself."""
@@ -58,9 +63,11 @@ class Pair:
 
     async def start(self, **settings: str) -> None:
         """Start both and wait until they were heard for long enough to judge each other."""
+        began = time.monotonic()
         for service in (self.one, self.other):
             service.settings = {**service.settings, **settings}
             await asyncio.to_thread(service.start)
+        self.slowness = max(1.0, (time.monotonic() - began) / START_SECONDS)
         await self.until(
             "SELECT FROM executors WHERE heartbeat_at - started_at "
             f"> interval '{4 * HEARTBEAT_SECONDS} seconds' HAVING count(*) = 2"
@@ -106,7 +113,7 @@ async def begin_waiting(
 
     Their command waits for a certain time of day, so it is short when it is run again later.
     """
-    seconds = WAITING_SECONDS + 2 * count
+    seconds = int((WAITING_SECONDS + 2 * count) * pair.slowness)
     end = int(time.time()) + seconds
     query = f"Run: {WORK}; while [ $(date +%s) -lt {end} ]; do sleep 0.1; done"
     ids = []

@@ -9,7 +9,7 @@ GROWTH_BYTES = 32 * 2**20
 
 
 @SANDBOX_ONLY
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_queue_drains_in_order_and_loses_nothing(runtime: str) -> None:
     found = await drain(runtime, tasks=40, workspaces=8)
     assert problems(found) == []
