@@ -28,6 +28,7 @@ END_SECONDS = 45.0
 JOURNAL_SECONDS = 1.5
 ATTEMPTS = 10
 PAUSE_SECONDS = 0.01
+SENDING_SECONDS = 0.1
 Entry = tuple[int, bytes | str]
 """A file's mode, and its content or where it points."""
 
@@ -152,15 +153,17 @@ class Lane:
         worker = await victims.worker()
         if step.call:
             await self._effect(run, steps()[step.number - 2])
-            victims.let_go(victims.orchestrator())
-            await self._recorded(run, step.number - 1)
+            await _until_rests(worker)  # the result is on its way
             await victims.hold_still(worker)
-            if _journal(worker, run.task_id, step).exists():
-                raise Missed
+            victims.let_go(victims.orchestrator())
         else:
             await victims.hold_still(worker)
             run.conversation.release(step.turn)
+        try:
             await self._recorded(run, step.number - 1)
+        except TimeoutError:  # the worker stood still before it had sent the result
+            raise Missed from None
+        assert not _journal(worker, run.task_id, step).exists()
         return worker
 
     async def _effect(self, run: _Run, step: Step) -> None:
@@ -168,7 +171,9 @@ class Lane:
         worker = await self._send(run, step)
         journal = _journal(worker, run.task_id, step)
         orchestrator = run.victims.orchestrator()
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            # With the worker still, the orchestrator gets no further than to send the call.
+            await asyncio.sleep(SENDING_SECONDS * (attempt + 1))
             await run.victims.hold_still(orchestrator)
             run.victims.let_go(worker)
             with suppress(TimeoutError):
@@ -177,7 +182,6 @@ class Lane:
             # It was stopped before it had sent the call.
             await run.victims.hold_still(worker)
             run.victims.let_go(orchestrator)
-            await asyncio.sleep(PAUSE_SECONDS)
         raise Missed
 
     async def _catch(self, run: _Run, step: Step) -> None:
@@ -196,9 +200,8 @@ class Lane:
         connection = await _connect(self.service)
         try:
             async with asyncio.timeout(HELD_SECONDS):
-                # Without a pause: what follows must be caught before it begins.
                 while await connection.fetchval(sql, run.task_id, step) is None:
-                    continue
+                    await asyncio.sleep(PAUSE_SECONDS)
         finally:
             await connection.close()
 
@@ -314,6 +317,20 @@ def _difference(expected: dict[str, Entry], found: dict[str, Entry]) -> str:
     names = {*expected, *found}
     pairs = [(name, expected.get(name), found.get(name)) for name in sorted(names)]
     return str([each for each in pairs if each[1] != each[2]])
+
+
+async def _until_rests(process: Process) -> None:
+    """Wait until a process has used no processor time for a while."""
+    before, now = -1, _ticks(process)
+    while now != before:
+        await asyncio.sleep(SENDING_SECONDS)
+        before, now = now, _ticks(process)
+
+
+def _ticks(process: Process) -> int:
+    """The processor time of a process so far, in the kernel's ticks (proc(5), utime and stime)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 async def _is_idle(worker: Process) -> bool:
