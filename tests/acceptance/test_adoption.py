@@ -7,15 +7,8 @@ from tests.support.repositories import SourceRepository
 from tests.support.runtimes import Bench
 from tests.support.scripted import scripted_model
 from tests.support.service import Service
-from tests.support.tasks import (
-    begun,
-    containers,
-    events_of,
-    short_sleep,
-    succeed,
-    until_ended,
-    until_sleeping,
-)
+from tests.support.sleepers import short_sleep, until_sleeping
+from tests.support.tasks import begun, containers, events_of, succeed, until_ended
 
 
 async def test_a_container_goes_on_through_a_kill_and_a_stop(

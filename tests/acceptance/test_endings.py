@@ -10,17 +10,16 @@ from tests.acceptance.conftest import PLAYS, SANDBOX_ONLY
 from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import running_service
+from tests.support.sleepers import short_sleep, until_sleeping
 from tests.support.tasks import (
     Json,
     begun,
     events_of,
     frames,
     orchestrate,
-    short_sleep,
     sleeping_task,
     succeed,
     until_ended,
-    until_sleeping,
 )
 
 WORK = "echo kept > kept.txt; echo ran"

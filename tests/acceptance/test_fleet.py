@@ -4,10 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.acceptance.conftest import PLAYS, SANDBOX_ONLY
 from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import Service
+from tests.support.sleepers import new_sleep, until_sleeping, wakeable, waking
 from tests.support.tasks import (
     begun,
     events_of,
@@ -25,13 +25,12 @@ from tests.support.tasks import (
     succeed,
 )
 
-pytestmark = pytest.mark.timeout(400)  # its tests wait for times of day
+pytestmark = pytest.mark.timeout(400)  # a takeover takes its time on a slow machine
 
 HEARTBEAT_SECONDS = 1.0
-WAITING_SECONDS = 8
-"""Enough to begin all tasks, where two services start in `START_SECONDS`."""
+RUNNING_TASKS = 16
+"""At most, on one orchestrator at once."""
 
-START_SECONDS = 9.0
 TAKEN_OVER_SECONDS = 120.0
 WORK = "echo kept >> kept.txt"
 
@@ -43,8 +42,8 @@ class Pair:
     one: Service
     other: Service
     database_url: str
-    slowness: float = 1.0
-    """How much longer than usual things take on this machine now."""
+    seconds: int = field(default_factory=new_sleep)
+    """How long its tasks would sleep if nobody woke them."""
 
     async def rows(self, statement: str) -> list[asyncpg.Record]:
         """Ask the database itself."""
@@ -61,13 +60,9 @@ class Pair:
             *await self.rows("SELECT * FROM tasks ORDER BY id"),
         ]
 
-    async def start(self, **settings: str) -> None:
-        """Start both and wait until they were heard for long enough to judge each other."""
-        began = time.monotonic()
-        for service in (self.one, self.other):
-            service.settings = {**service.settings, **settings}
-            await asyncio.to_thread(service.start)
-        self.slowness = max(1.0, (time.monotonic() - began) / START_SECONDS)
+    async def start_other(self) -> None:
+        """Start the other and wait until both were heard for long enough to judge each other."""
+        await asyncio.to_thread(self.other.start)
         await self.until(
             "SELECT FROM executors WHERE heartbeat_at - started_at "
             f"> interval '{4 * HEARTBEAT_SECONDS} seconds' HAVING count(*) = 2"
@@ -88,6 +83,7 @@ async def pair(runtime: str, sources: Path, postgres_url: str) -> AsyncIterator[
         settings = {
             "GPT_OSS_URL": model.url,
             "DATABASE_URL": postgres_url,
+            "BERTH_MAX_RUNNING_TASKS": str(RUNNING_TASKS),
             "BERTH_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
         }
         one = Service(runtime, [sources], settings)
@@ -106,16 +102,15 @@ async def executor_of(service: Service) -> str:
     return executor
 
 
-async def begin_waiting(
+async def start_with_sleeping(
     pair: Pair, count: int, repositories: Sequence[SourceRepository] = ()
 ) -> list[str]:
-    """Begin tasks, two in each repository and the others without, some of them at the first one.
+    """Start both with tasks that the first one has, two in each repository, the others without.
 
-    Their command waits for a certain time of day, so it is short when it is run again later.
+    Their command sleeps until somebody wakes it.
     """
-    seconds = int((WAITING_SECONDS + 2 * count) * pair.slowness)
-    end = int(time.time()) + seconds
-    query = f"Run: {WORK}; while [ $(date +%s) -lt {end} ]; do sleep 0.1; done"
+    await asyncio.to_thread(pair.one.start)
+    query = f"Run: {WORK}; {wakeable(pair.seconds)}"
     ids = []
     async with pair.one.client() as http:
         for number in range(count):
@@ -123,14 +118,8 @@ async def begin_waiting(
             if number < 2 * len(repositories):
                 body["repo_url"] = str(repositories[number % len(repositories)].path)
             ids.append(await begun(http, query, **body))
-    await pair.until(
-        "SELECT FROM events AS e JOIN tasks AS t ON t.id = e.task_id "
-        "JOIN leases AS l ON l.workspace_id = t.workspace_id "
-        f"WHERE e.kind = 'model' AND l.held AND l.executor_id = '{await executor_of(pair.one)}' "
-        "HAVING count(*) >= 2",
-        seconds,
-    )
-    assert not await pair.rows("SELECT FROM tasks WHERE status <> 'running'"), "too slow a machine"
+    await until_sleeping(pair.seconds, min(count, RUNNING_TASKS))
+    await pair.start_other()
     return ids
 
 
@@ -166,13 +155,12 @@ def said(service: Service, event: str) -> list[dict[str, Any]]:
 async def test_one_is_killed_and_the_other_ends_its_tasks(
     pair: Pair, sample: SourceRepository, fresh: SourceRepository, count: int
 ) -> None:
-    await pair.start()
-    ids = await begin_waiting(pair, count, [sample, fresh])
+    ids = await start_with_sleeping(pair, count, [sample, fresh])
 
     pair.one.process.kill()
     await asyncio.to_thread(pair.one.wait)
 
-    async with pair.other.client(TAKEN_OVER_SECONDS) as http:
+    async with waking(pair.seconds), pair.other.client(TAKEN_OVER_SECONDS) as http:
         await require_ended_once(http, ids)
     assert len(said(pair.other, "executor_dead")) == 1
     assert await asyncio.to_thread(pair.other.stop) == 0
@@ -181,12 +169,11 @@ async def test_one_is_killed_and_the_other_ends_its_tasks(
 async def test_one_that_was_stopped_past_its_lease_is_refused_and_goes_on(
     pair: Pair, sample: SourceRepository
 ) -> None:
-    await pair.start()
+    ids = await start_with_sleeping(pair, 6, [sample])
     executor = await executor_of(pair.one)
-    ids = await begin_waiting(pair, 6, [sample])
 
     pair.one.process.send_signal(signal.SIGSTOP)
-    async with pair.other.client(TAKEN_OVER_SECONDS) as http:
+    async with waking(pair.seconds), pair.other.client(TAKEN_OVER_SECONDS) as http:
         await require_ended_once(http, ids)
     before = await pair.record()
     pair.one.process.send_signal(signal.SIGCONT)
@@ -208,7 +195,10 @@ async def test_one_that_was_stopped_past_its_lease_is_refused_and_goes_on(
 
 @SANDBOX_ONLY
 async def test_both_take_tasks(pair: Pair) -> None:
-    await pair.start(BERTH_MAX_RUNNING_TASKS="2")
+    for service in (pair.one, pair.other):
+        service.settings = {**service.settings, "BERTH_MAX_RUNNING_TASKS": "2"}
+    await asyncio.to_thread(pair.one.start)
+    await pair.start_other()
     executors = {await executor_of(pair.one), await executor_of(pair.other)}
     assert len(executors) == 2
     async with pair.one.client() as http:
@@ -222,11 +212,10 @@ async def test_both_take_tasks(pair: Pair) -> None:
 
 @SANDBOX_ONLY
 async def test_whoever_stops_in_good_order_hands_its_tasks_over_at_once(pair: Pair) -> None:
-    await pair.start()
-    ids = await begin_waiting(pair, 6)
+    ids = await start_with_sleeping(pair, 6)
     assert await asyncio.to_thread(pair.one.stop) == 0
     assert len(await pair.rows("SELECT FROM executors")) == 1
-    async with pair.other.client(TAKEN_OVER_SECONDS) as http:
+    async with waking(pair.seconds), pair.other.client(TAKEN_OVER_SECONDS) as http:
         await require_ended_once(http, ids)
     assert said(pair.other, "executor_dead") == []
 

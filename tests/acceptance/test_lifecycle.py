@@ -10,17 +10,8 @@ from tests.acceptance.conftest import PLAYS, SANDBOX_ONLY
 from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import STOP_SECONDS, Service
-from tests.support.tasks import (
-    begun,
-    containers,
-    events_of,
-    is_sleeping,
-    new_sleep,
-    short_sleep,
-    succeed,
-    until_ended,
-    until_sleeping,
-)
+from tests.support.sleepers import is_sleeping, new_sleep, short_sleep, until_sleeping
+from tests.support.tasks import begun, containers, events_of, succeed, until_ended
 
 WORK = "echo kept >> kept.txt"
 

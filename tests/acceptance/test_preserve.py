@@ -11,16 +11,8 @@ from tests.support.repositories import SourceRepository
 from tests.support.runtimes import Bench
 from tests.support.scripted import scripted_model
 from tests.support.service import Service
-from tests.support.tasks import (
-    Json,
-    begun,
-    containers,
-    events_of,
-    short_sleep,
-    succeed,
-    until_ended,
-    until_sleeping,
-)
+from tests.support.sleepers import short_sleep, until_sleeping
+from tests.support.tasks import Json, begun, containers, events_of, succeed, until_ended
 
 from orchestrator.data_directory import EXECUTOR
 from orchestrator.storage.postgres.embedded import EmbeddedPostgres

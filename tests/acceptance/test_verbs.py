@@ -13,15 +13,8 @@ from tests.support.overheard import Overheard, check_legal, overheard, texts
 from tests.support.repositories import SourceRepository
 from tests.support.scripted import scripted_model
 from tests.support.service import Service
-from tests.support.tasks import (
-    Json,
-    begun,
-    events_of,
-    short_sleep,
-    succeed,
-    until_ended,
-    until_sleeping,
-)
+from tests.support.sleepers import short_sleep, until_sleeping
+from tests.support.tasks import Json, begun, events_of, succeed, until_ended
 
 ALL = ["one", "two", "three", "four"]
 LAST = 8

@@ -18,7 +18,8 @@ from tests.support.crash_play import LINES, Moment, Step, When, steps, turns
 from tests.support.gated_model import Conversation, GatedModel
 from tests.support.runtimes import until
 from tests.support.service import Service
-from tests.support.tasks import begun, events_of, new_sleep
+from tests.support.sleepers import is_sleeping, new_sleep, waking
+from tests.support.tasks import begun, events_of
 from tests.support.victims import Victim, Victims
 
 from orchestrator.runtimes.processes import Process
@@ -129,7 +130,7 @@ class Lane:
         if moment.when is When.ACCEPTED:
             return
         if moment.is_in_command:
-            await until(lambda: _is_sleeping(run.seconds), HELD_SECONDS)
+            await until(lambda: is_sleeping(run.seconds), HELD_SECONDS)
             return
         await run.conversation.until_asked(turn)
         if moment.when is When.ANSWERED:
@@ -207,9 +208,12 @@ class Lane:
 
     async def _end(self, run: _Run) -> dict[str, Any]:
         """The task once it has ended; what sleeps in it is woken again and again."""
-        waking = asyncio.create_task(_wake(run))
         try:
-            async with asyncio.timeout(END_SECONDS), self.service.client() as http:
+            async with (
+                asyncio.timeout(END_SECONDS),
+                waking(run.seconds),
+                self.service.client() as http,
+            ):
                 while True:
                     task = await _asked(http, run.task_id)
                     if task is not None and task["status"] != "running":
@@ -217,8 +221,6 @@ class Lane:
                     await asyncio.sleep(5 * PAUSE_SECONDS)
         except TimeoutError:
             raise AssertionError(f"task {run.task_id} is stuck") from None
-        finally:
-            waking.cancel()
 
     async def _judge(self, run: _Run, task: dict[str, Any]) -> Outcome:
         """Everything that must hold of any run, and what it came to."""
@@ -335,26 +337,3 @@ def _ticks(process: Process) -> int:
 
 async def _is_idle(worker: Process) -> bool:
     return not worker.children()
-
-
-async def _is_sleeping(seconds: int) -> bool:
-    return bool(await asyncio.to_thread(_sleepers, seconds))
-
-
-async def _wake(run: _Run) -> None:
-    """End the command's sleep, if it has one, whenever it begins."""
-    while run.pauses:
-        for pid in await asyncio.to_thread(_sleepers, run.seconds):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        await asyncio.sleep(5 * PAUSE_SECONDS)
-
-
-def _sleepers(seconds: int) -> list[int]:
-    command = f"sleep\0{seconds}\0".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            if (entry / "cmdline").read_bytes() == command:
-                found.append(int(entry.name))
-    return found

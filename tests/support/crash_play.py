@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.support.gated_model import Call, Turn
+from tests.support.sleepers import wakeable
 
 LINES = ["one", "two", "three"]
 """What `log.txt` holds in the end: each line is appended once."""
@@ -76,8 +77,7 @@ def turns(pause_in: int = 0, seconds: int = 0) -> list[Turn]:
     """What the model calls; the command of step `pause_in` sleeps in its middle."""
 
     def bash(step: int, before: str, after: str) -> Call:
-        # Whoever ends the sleep goes on with the command, and nothing is said about it.
-        pause = f"{{ sleep {seconds}; }} 2>/dev/null; " if step == pause_in else ""
+        pause = wakeable(seconds) if step == pause_in else ""
         return Call("bash", {"command": before + pause + after})
 
     return [

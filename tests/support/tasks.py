@@ -2,19 +2,18 @@
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from tests.support.repositories import SourceRepository, git
+from tests.support.sleepers import new_sleep, until_sleeping
 
 OK = 200
 ACCEPTED = 202
-BEGIN_SECONDS = 30.0
 END_SECONDS = 90.0
 Json = dict[str, Any]
 
@@ -93,37 +92,6 @@ async def sleeping_task(
                 await until_sleeping(seconds)
                 yield SleepingTask(frame.data["task_id"], container, stream)
                 return
-
-
-def new_sleep() -> int:
-    """Seconds that no other test sleeps, and longer than any test takes."""
-    return random.randrange(10**6, 10**9)
-
-
-def short_sleep() -> float:
-    """Seconds that no other test sleeps, few enough to wait for."""
-    return 4 + random.randrange(10**6) / 10**6
-
-
-async def until_sleeping(seconds: float) -> None:
-    """Wait until a command sleeps for so long; those in containers are seen from outside."""
-    async with asyncio.timeout(BEGIN_SECONDS):
-        while not await is_sleeping(seconds):
-            await asyncio.sleep(0.02)
-
-
-async def is_sleeping(seconds: float) -> bool:
-    """Whether a command sleeps for so long at the moment."""
-    command = f"sleep\0{seconds}\0".encode()
-    return command in await asyncio.to_thread(_command_lines)
-
-
-def _command_lines() -> set[bytes]:
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            found.add((entry / "cmdline").read_bytes())
-    return found
 
 
 async def until_ended(http: httpx2.AsyncClient, task_id: str) -> Json:
