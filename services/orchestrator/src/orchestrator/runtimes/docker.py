@@ -45,6 +45,7 @@ from orchestrator.runtimes.docker_work import DockerWork, volume_of
 from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.readiness import (
+    START_SECONDS,
     Readiness,
     is_responsive,
     start_failure,
@@ -86,7 +87,7 @@ class DockerRuntime:
         image: str,
         deployment: str = DEFAULT_DEPLOYMENT,
         transport: Transport = Transport.SOCKET,
-        start_timeout_seconds: float = 60.0,
+        start_timeout_seconds: float = START_SECONDS,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
         engine_runtime: str | None = None,

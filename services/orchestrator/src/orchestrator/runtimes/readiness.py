@@ -9,6 +9,7 @@ from orchestrator.domain.container import Endpoint
 from orchestrator.errors import ContainerStartFailed
 from orchestrator.unix_socket import pinned_socket
 
+START_SECONDS = 60.0  # a machine under load is slow to start Python
 PROBE_SECONDS = 2.0
 HANG_SECONDS = 10.0  # a busy worker may be slow; one that is silent for longer hangs
 FIRST_PAUSE_SECONDS = 0.003

@@ -30,6 +30,7 @@ from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.locks import NamedLocks
 from orchestrator.runtimes.processes import Process
 from orchestrator.runtimes.readiness import (
+    START_SECONDS,
     Readiness,
     is_responsive,
     start_failure,
@@ -78,7 +79,7 @@ class SandboxRuntime:
         *,
         deployment: str = DEFAULT_DEPLOYMENT,
         uid: int = 10001,
-        start_timeout_seconds: float = 60.0,
+        start_timeout_seconds: float = START_SECONDS,
         reason: str = "",
         agent_command: Sequence[str] | None = None,
     ) -> None:
