@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.idle import bound, sleeping
+from benchmarks.interrupting import interrupting
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
 from benchmarks.preserving import preserving
 from benchmarks.readers import readers
@@ -47,6 +48,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             await checkpoint(parts, rounds),
             await checkpoint_path(parts, rounds),
             *await preserving(parts, rounds),
+            await interrupting(parts, rounds),
             await memory(parts),
             await readers(parts, directory, choice, rounds),
             *await sleeping(parts, rounds),
