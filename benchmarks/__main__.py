@@ -50,10 +50,11 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             *await preserving(parts, rounds),
             await interrupting(parts, rounds),
             await memory(parts),
-            await readers(parts, directory, choice, rounds),
             *await sleeping(parts, rounds),
             await bound(parts, rounds),
             await transfer(parts, min(rounds, MAX_TRANSFERS)),
+            # The last, for its service takes over the leases of whoever gives no sign of life.
+            await readers(parts, directory, choice, rounds),
         ]
 
 
