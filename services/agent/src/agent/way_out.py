@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from agent.apt import SOURCES, Apt
 from agent.forwarder import LOOPBACK, Forwarder
 
 SOCKET_NAME = "egress.sock"
@@ -36,10 +37,12 @@ class WayOut:
     Args:
         directory: Where the orchestrator puts its socket; None where containers are reached by
             TCP, which have no such way.
+        apt: What programs find of apt; None if nothing is done for it.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, apt: Apt | None = None) -> None:
         self._directory = directory
+        self._apt = apt
         self._forwarder = None if directory is None else Forwarder(directory / SOCKET_NAME)
         self._port = 0
         self._passes: dict[str, Pass] = {}
@@ -57,6 +60,8 @@ class WayOut:
     def grant(self, task: str, given: Pass) -> None:
         """Keep what a task was given last."""
         self._passes[task] = given
+        if self._apt is not None:
+            self._apt.prepare(given.variables.get(SOURCES, ""))
 
     def variables(self, task: str) -> Mapping[str, str]:
         """The variables for the programs of a task; none if it may not go out."""
@@ -67,6 +72,7 @@ class WayOut:
         trusted = _CERTIFICATES if certificates.is_file() else ()
         return {
             **proxy_variables(self._port, given),
+            **({} if self._apt is None else self._apt.variables()),
             **dict.fromkeys(trusted, str(certificates)),
             **given.variables,
         }
