@@ -63,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[4])
+server.handle_error = lambda *_: None  # git hangs up as soon as it has the whole pack
 server.socket = context.wrap_socket(server.socket, server_side=True)
 print("ready", flush=True)
 server.serve_forever()

@@ -87,7 +87,6 @@ class Bench:
     data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="berth-")))
     _made: list[Runtime] = field(default_factory=list)
     _deployments: list[str] = field(default_factory=list)
-    _networks: list[str] = field(default_factory=list)
 
     def make(
         self,
@@ -109,8 +108,6 @@ class Bench:
                 start_timeout_seconds=start_timeout_seconds,
                 agent_command=agent_command,
             )
-            if transport is Transport.TCP:
-                self._networks.append(f"berth-{deployment}")
         else:
             runtime = SandboxRuntime(
                 self.data_dir,
@@ -194,9 +191,9 @@ class Bench:
         try:
             for volume in client.volumes.list(filters={"name": self.deployment}):
                 volume.remove()
-            for network in self._networks:
-                try:
-                    client.networks.get(network).remove()
+            for deployment in {self.deployment, *self._deployments}:
+                try:  # containers that are reached by TCP have a network
+                    client.networks.get(f"berth-{deployment}").remove()
                 except NotFound:
                     continue
         finally:

@@ -11,6 +11,7 @@ from agent.forwarder import LOOPBACK, Forwarder
 SOCKET_NAME = "egress.sock"
 CERTIFICATES_NAME = "certificates.pem"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_JAVA_KINDS = ("http", "https")
 _NOT_PROXIED = "localhost,127.0.0.1,::1"
 _CERTIFICATES = (
     "SSL_CERT_FILE",
@@ -72,9 +73,10 @@ class WayOut:
         trusted = _CERTIFICATES if certificates.is_file() else ()
         return {
             **proxy_variables(self._port, given),
+            "MAVEN_OPTS": maven_options(self._port),
             **({} if self._apt is None else self._apt.variables()),
             **dict.fromkeys(trusted, str(certificates)),
-            **given.variables,
+            **{name: value for name, value in given.variables.items() if name != SOURCES},
         }
 
 
@@ -84,3 +86,13 @@ def proxy_variables(port: int, given: Pass) -> dict[str, str]:
     proxy = f"http://{user}:{password}@{LOOPBACK}:{port}"
     both = {**dict.fromkeys(_PROXIES, proxy), "NO_PROXY": _NOT_PROXIED}
     return both | {name.lower(): value for name, value in both.items()}
+
+
+def maven_options(port: int) -> str:
+    """What makes Maven use the proxy, which Java does not look for in variables.
+
+    Without credentials, since Java has none for a proxy's tunnels: they are needed only where
+    several tasks are in the container at once.
+    """
+    options = [f"-D{kind}.proxyHost={LOOPBACK} -D{kind}.proxyPort={port}" for kind in _JAVA_KINDS]
+    return " ".join((*options, "-Daether.connector.http.useSystemProperties=true"))
