@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from benchmarks.figures import Figure, figure
 from benchmarks.house import IMAGE, House, add_task
@@ -238,8 +239,8 @@ async def floor_of_worktree(parts: House, rounds: int) -> float:
     """Median milliseconds of making a worktree by git alone."""
     repository = Path(parts.workspace.repositories[0].url.path)
     times = []
-    for number in range(rounds):
-        path = repository.parent / f"floor-{number}"
+    for _ in range(rounds):
+        path = repository.parent / f"floor-{uuid4().hex}"
         times.append(
             await _time_command(
                 "git", "-C", str(repository), "worktree", "add", "-q", "--detach", str(path)
