@@ -297,8 +297,8 @@ class Settings(BaseSettings):
         ge=0.1,
         le=60.0,
         description=(
-            "Time between two signs of life of an orchestrator; after three missing ones others on "
-            "the same database take its tasks. The same for all of them."
+            "Time between two signs of life of an orchestrator. Others on the same database take "
+            "the tasks of one that is killed over within three. The same for all of them."
         ),
     )
     max_steps: int = Field(default=60, ge=1, description="Default and largest budget of steps.")
