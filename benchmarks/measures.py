@@ -186,13 +186,14 @@ class _InstantModel:
 
     async def complete(
         self,
+        model: str,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         timeout_seconds: float,
         on_text: OnText | None = None,
     ) -> ModelTurn:
         """The next turn."""
-        del messages, tools, timeout_seconds, on_text
+        del model, messages, tools, timeout_seconds, on_text
         self._left -= 1
         if self._left < 0:
             return ModelTurn(Message(Role.ASSISTANT, "done"), Usage())
@@ -203,7 +204,7 @@ class _InstantModel:
 
 async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox, steps: Steps) -> float:
     loop = AgentLoop(
-        agent=Agent("benchmark", "Measure.", 120_000, 60.0),
+        agent=Agent("benchmark", "Measure.", "instant", 120_000, 60.0),
         budget=BUDGET,
         model=_InstantModel(CALLS),
         toolbox=toolbox,

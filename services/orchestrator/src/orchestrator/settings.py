@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         validation_alias="LLM_MODEL",
         description="Model name sent to the endpoint.",
     )
+    llm_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias="LLM_MODELS",
+        description="Further models at the endpoint that a request may name; ',' between.",
+    )
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir(os.environ, os.geteuid()),
         description=(
@@ -346,4 +351,11 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("llm_models", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -18,10 +18,11 @@ from orchestrator.ports import EventLog, LiveTextChannel, Runtime, RuntimeInfo, 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model answers."""
+    """Which model answers, and which others may be asked for."""
 
     url: str
     name: str
+    further: tuple[str, ...]
     scripted: bool
 
 
