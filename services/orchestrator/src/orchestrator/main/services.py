@@ -62,7 +62,7 @@ def make_services(
         tasks=tasks,
         events=metadata.events,
         live_text=metadata.live_text,
-        runtime=outside.runtime,
+        containers=containers.control,
         runtime_info=outside.runtime_info,
         model=outside.model_info,
         max_query_chars=settings.max_query_chars,
