@@ -21,7 +21,7 @@ from tests.support.package_index import MODULE
 from tests.support.scripted import scripted_model
 from tests.support.service import passable_directory, running_service
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 SETTINGS = "the service takes its settings from its environment, which only its user can read"
 ASKED = "Python itself asks these programs, for a moment, what machine it runs on"
 GIT = "one git process is given a token by its environment, for as long as it lives"
