@@ -6,6 +6,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.flow.adopt import Adopt
 from orchestrator.flow.configure import Configure
+from orchestrator.flow.disk import DiskWatch
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.pool import Pool
@@ -28,6 +29,7 @@ class Containers:
     running: RunningTasks
     adopt: Adopt
     reaper: Reaper
+    disk: DiskWatch
 
 
 def make_containers(settings: Settings, outside: Outside) -> Containers:
@@ -37,6 +39,7 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     executor = metadata.identity.executor_id
     pool = Pool(runtime=runtime, workers=workers, limits=limits, size=settings.warm_pool)
     running = RunningTasks()
+    own_limits = Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits
     shares = LeaseShares(metadata.leases, running.stopping)
     lease = Lease(
         runtime=runtime,
@@ -47,7 +50,7 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
         shares=shares,
         occupancy=occupancy,
         bind=pool.bind,
-        own_limits=Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits,
+        own_limits=own_limits,
     )
     adopt = Adopt(
         runtime=runtime,
@@ -60,7 +63,19 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     parts = ReaperParts(
         runtime, occupancy, metadata.tasks, metadata.holders, SystemClock(), executor
     )
-    return Containers(pool, lease, shares, running, adopt, Reaper(parts, _idle(settings)))
+    return Containers(
+        pool=pool,
+        lease=lease,
+        shares=shares,
+        running=running,
+        adopt=adopt,
+        reaper=Reaper(parts, _idle(settings)),
+        disk=DiskWatch(
+            runtime,
+            Configure(metadata.settings, outside.allowance, outside.secrets).limits,
+            SystemClock(),
+        ),
+    )
 
 
 def _idle(settings: Settings) -> IdleLimits:
