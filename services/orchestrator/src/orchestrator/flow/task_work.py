@@ -102,7 +102,11 @@ class TaskWork:
         return self._parts.egress.admit(self._task.id, container, self._tell)
 
     def _watch(self, leased: Leased) -> AbstractAsyncContextManager[DiskGuard]:
-        return self._parts.disk.guard(self._task.id, leased, self._tell)
+        return self._parts.disk.guard(self._task.id, leased, self._tell_disk)
+
+    async def _tell_disk(self, event: NewEvent) -> None:
+        self._result.notices[str(event.data["text"])] = None
+        await self._tell(event)
 
     async def _tell_prepared(self, leased: Leased, tree: PreparedTask) -> None:
         attempt = secrets.token_hex(4)
