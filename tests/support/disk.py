@@ -18,6 +18,8 @@ from orchestrator.flow.lease import Leased
 from orchestrator.ports import Runtime
 
 LIMIT = 32 * MIB
+TOO_MUCH = LIMIT // MIB + 8
+"""In MiB."""
 
 
 class Measuring:

@@ -7,9 +7,9 @@ up to a bound that spares this machine should nothing stop it.
 from typing import Any
 
 import pytest
-from tests.support.disk import LIMIT, Watching, watching
+from tests.support.disk import LIMIT, TOO_MUCH, Watching, watching
 from tests.support.escape import TASK, Cell, cell
-from tests.support.runtimes import MIB, Bench, until
+from tests.support.runtimes import Bench, until
 
 from orchestrator.domain.container import ContainerState
 from orchestrator.errors import DiskExhausted, WorkerUnreachable
@@ -17,7 +17,6 @@ from orchestrator.runtimes.readiness import is_healthy
 from orchestrator.workers.client import HttpWorkers
 
 PATIENCE = 120.0
-TOO_MUCH = LIMIT // MIB + 8
 FILL = "mkdir -p {0}; for i in $(seq {1}); do head -c 1M /dev/urandom > {0}/$i; done"
 GROW = "for i in $(seq 400); do head -c 1M /dev/urandom > /workspace/grown-$i; sleep 0.3; done"
 HIDDEN = (
