@@ -6,6 +6,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.flow.adopt import Adopt
 from orchestrator.flow.configure import Configure
+from orchestrator.flow.container_control import ContainerControl
 from orchestrator.flow.disk import DiskWatch
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.occupancy import Occupancy
@@ -29,6 +30,7 @@ class Containers:
     running: RunningTasks
     adopt: Adopt
     reaper: Reaper
+    control: ContainerControl
     disk: DiskWatch
 
 
@@ -63,19 +65,11 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     parts = ReaperParts(
         runtime, occupancy, metadata.tasks, metadata.holders, SystemClock(), executor
     )
-    return Containers(
-        pool=pool,
-        lease=lease,
-        shares=shares,
-        running=running,
-        adopt=adopt,
-        reaper=Reaper(parts, _idle(settings)),
-        disk=DiskWatch(
-            runtime,
-            Configure(metadata.settings, outside.allowance, outside.secrets).limits,
-            SystemClock(),
-        ),
-    )
+    reaper = Reaper(parts, _idle(settings))
+    control = ContainerControl(runtime, metadata.tasks, occupancy)
+    own_limits_now = Configure(metadata.settings, outside.allowance, outside.secrets).limits
+    disk = DiskWatch(runtime, own_limits_now, SystemClock())
+    return Containers(pool, lease, shares, running, adopt, reaper, control, disk)
 
 
 def _idle(settings: Settings) -> IdleLimits:
