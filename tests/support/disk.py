@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tests.support.escape import LIMITS, TASK, Cell
@@ -67,10 +67,10 @@ async def watching(runtime: Runtime) -> AsyncIterator[Watching]:
     """Watch containers of a runtime; each may hold `LIMIT` bytes."""
 
     async def limits_of(_workspace_id: str) -> Limits:
-        return Limits(LIMITS.memory_bytes, LIMITS.cpus, LIMITS.pids, disk_bytes=LIMIT)
+        return replace(LIMITS, disk_bytes=LIMIT)
 
     measuring = Measuring(runtime)
-    watch = DiskWatch(cast("Any", measuring), limits_of, SystemClock())
+    watch = DiskWatch(cast("Any", measuring), LIMITS, limits_of, SystemClock())
     run = asyncio.create_task(watch.run())
     try:
         yield Watching(watch, measuring)

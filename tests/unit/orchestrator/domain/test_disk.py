@@ -93,6 +93,13 @@ def test_when_it_is_measured(
     assert is_due(before, before.at + since, free) is expected
 
 
+def test_many_containers_share_what_measuring_may_take() -> None:
+    before = look(seconds=2.0)
+    assert not is_due(before, before.at + 499.0, 1000, containers=10)
+    assert is_due(before, before.at + 500.0, 1000, containers=10)
+    assert is_due(before, before.at + 20.0, 0, containers=10)
+
+
 def test_the_sentence_names_use_limit_and_what_to_do() -> None:
     use = DiskUse(96 * MIB + MIB // 2, 0.1)
     said = disk_sentence("repo-1", DiskVerdict.INTERRUPT, use, 2**31)

@@ -83,20 +83,21 @@ class DiskLook:
     free_bytes: int | None
 
 
-def is_due(look: DiskLook, now: float, free_bytes: int | None) -> bool:
+def is_due(look: DiskLook, now: float, free_bytes: int | None, containers: int = 1) -> bool:
     """Whether to measure again.
 
-    Measuring takes a few per cent of the time. It is done sooner if the file system has lost as
-    much as the workspace had left, for only then it can have reached its limit, and as long as the
-    workspace is above it.
+    Measuring takes a few per cent of the time, for all containers together. It is done sooner if
+    the file system has lost as much as the workspace had left, for only then it can have reached
+    its limit, and as long as the workspace is above it.
 
     Args:
         look: The measurement before.
         now: The time, by the same clock as `look.at`.
         free_bytes: What the file system has left now.
+        containers: How many are measured in turn.
     """
     since = now - look.at
-    if since >= max(CALM_SECONDS, CALM_COSTS * look.seconds):
+    if since >= max(CALM_SECONDS, CALM_COSTS * look.seconds * containers):
         return True
     lost = 0
     if look.free_bytes is not None and free_bytes is not None:

@@ -4,11 +4,11 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from orchestrator.domain.container import Container, ContainerState
+from orchestrator.domain.container import Container, ContainerState, Limits
 from orchestrator.domain.disk import (
     DiskLook,
     DiskRecord,
@@ -19,7 +19,7 @@ from orchestrator.domain.disk import (
     is_due,
 )
 from orchestrator.domain.events import EventKind, NewEvent
-from orchestrator.errors import BerthError, DiskExhausted, WorkspaceNotFound
+from orchestrator.errors import BerthError, DiskExhausted
 from orchestrator.flow.lease import Leased, OwnLimits
 from orchestrator.ports import Clock, Report, Runtime, Worker
 
@@ -117,12 +117,16 @@ class DiskWatch:
 
     Args:
         runtime: Where containers run.
+        limits: What a container may use as long as its workspace's own limits are not known.
         limits_of: Tells what the container of a workspace may use.
         clock: Tells when measuring is due.
     """
 
-    def __init__(self, runtime: Runtime, limits_of: OwnLimits, clock: Clock) -> None:
+    def __init__(
+        self, runtime: Runtime, limits: Limits, limits_of: OwnLimits, clock: Clock
+    ) -> None:
         self._runtime = runtime
+        self._limits = limits
         self._limits_of = limits_of
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
@@ -131,7 +135,7 @@ class DiskWatch:
     @asynccontextmanager
     async def guard(self, task_id: str, leased: Leased, report: Report) -> AsyncIterator[DiskGuard]:
         """Watch a container for a task while the context lasts, and until it is idle."""
-        watched = await self._begun(leased.container)
+        watched = self._begun(leased.container)
         guard = DiskGuard(task_id, leased.worker, report)
         if watched.above is not None:
             await guard.tell(watched.sentence(DiskVerdict.TELL, watched.above), watched.above,
@@ -147,15 +151,11 @@ class DiskWatch:
 
         Raises:
             RuntimeUnavailable: The engine does not answer.
-            DatabaseUnavailable: Postgres does not.
         """
         for container in await self._runtime.list():
             runs = container.state is ContainerState.RUNNING
             if runs and container.made_here and container.workspace_id:
-                try:
-                    await self._begun(container)
-                except WorkspaceNotFound:
-                    log.warning("disk_not_watched", container=container.name)
+                self._begun(container)
 
     async def run(self) -> None:
         """Measure what is due until cancelled."""
@@ -165,21 +165,21 @@ class DiskWatch:
                 if not self._watched:
                     continue
                 free = await self._free()
-                now = self._clock.monotonic()
                 for watched in self._watched.values():
-                    look = watched.look
-                    if not watched.is_measured and (look is None or is_due(look, now, free)):
+                    if not watched.is_measured and self._is_due(watched, free):
                         watched.is_measured = True
                         looks.create_task(self._look(watched))
 
-    async def _begun(self, container: Container) -> _Watched:
-        watched = self._watched.get(container.name)
-        if watched is None:
-            limits = await self._limits_of(container.workspace_id)
-            watched = self._watched.setdefault(
-                container.name,
-                _Watched(container.name, container.workspace_id, limits.disk_bytes),
-            )
+    def _is_due(self, watched: _Watched, free: int | None) -> bool:
+        if watched.look is None:
+            return True
+        return is_due(watched.look, self._clock.monotonic(), free, len(self._watched))
+
+    def _begun(self, container: Container) -> _Watched:
+        name = container.name
+        watched = self._watched.setdefault(
+            name, _Watched(name, container.workspace_id, self._limits.disk_bytes)
+        )
         watched.renewed = True
         return watched
 
@@ -208,14 +208,20 @@ class DiskWatch:
         if not await self._runs(watched):
             return
         free, use = await self._free(), await self._runtime.disk_use(watched.name)
-        limit = (await self._limits_of(watched.workspace_id)).disk_bytes
-        watched.limit_bytes = limit
+        limit = watched.limit_bytes = await self._limit(watched)
         verdict, watched.record = decide_disk(watched.record, use, limit)
         room = limit - use.used_bytes if use.whole else min(limit - use.used_bytes, -1)
         watched.look = DiskLook(self._clock.monotonic(), use.seconds, room, free)
         watched.above = None if verdict is DiskVerdict.WITHIN else use
         if verdict not in {DiskVerdict.WITHIN, DiskVerdict.BEAR}:
             await self._act(watched, verdict, use)
+
+    async def _limit(self, watched: _Watched) -> int:
+        try:
+            return (await self._limits_of(watched.workspace_id)).disk_bytes
+        except BerthError as failure:  # a disk fills whether the database answers or not
+            log.warning("disk_limit_not_read", container=watched.name, code=failure.code)
+            return watched.limit_bytes
 
     async def _act(self, watched: _Watched, verdict: DiskVerdict, use: DiskUse) -> None:
         if verdict is DiskVerdict.INTERRUPT and not watched.guards:
@@ -250,5 +256,5 @@ class DiskWatch:
         return False
 
     def _postpone(self, watched: _Watched) -> None:
-        room = 0 if watched.look is None else watched.look.room_bytes
-        watched.look = DiskLook(self._clock.monotonic(), 0.0, room, None)
+        last = watched.look or DiskLook(0.0, 0.0, 0, None)
+        watched.look = replace(last, at=self._clock.monotonic(), free_bytes=None)

@@ -41,7 +41,6 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     executor = metadata.identity.executor_id
     pool = Pool(runtime=runtime, workers=workers, limits=limits, size=settings.warm_pool)
     running = RunningTasks()
-    own_limits = Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits
     shares = LeaseShares(metadata.leases, running.stopping)
     lease = Lease(
         runtime=runtime,
@@ -52,7 +51,7 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
         shares=shares,
         occupancy=occupancy,
         bind=pool.bind,
-        own_limits=own_limits,
+        own_limits=Configure(metadata.patient_settings, outside.allowance, outside.secrets).limits,
     )
     adopt = Adopt(
         runtime=runtime,
@@ -67,8 +66,8 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     )
     reaper = Reaper(parts, _idle(settings))
     control = ContainerControl(runtime, metadata.tasks, occupancy)
-    own_limits_now = Configure(metadata.settings, outside.allowance, outside.secrets).limits
-    disk = DiskWatch(runtime, own_limits_now, SystemClock())
+    configure = Configure(metadata.settings, outside.allowance, outside.secrets)
+    disk = DiskWatch(runtime, limits, configure.limits, SystemClock())
     return Containers(pool, lease, shares, running, adopt, reaper, control, disk)
 
 
