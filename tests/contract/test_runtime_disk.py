@@ -1,6 +1,7 @@
 """What every runtime measures of a container's disk, from outside."""
 
 import asyncio
+import secrets
 
 import pytest
 from tests.support.runtimes import MIB, Bench, inside, new_spec
@@ -58,6 +59,19 @@ async def test_removal_does_not_wait_for_a_measurement(bench: Bench) -> None:
     assert not isinstance(outcome, Exception) or isinstance(outcome, BerthError)
     await runtime.tidy(set())
     assert not bench.has_leftovers(spec.name)
+
+
+async def test_a_measurement_that_is_broken_off_leaves_nothing(bench: Bench) -> None:
+    runtime, spec = bench.make(), new_spec()
+    await runtime.ensure(spec)
+    for _ in range(4):
+        measuring = asyncio.create_task(runtime.disk_use(spec.name))
+        for _ in range(secrets.randbelow(40)):
+            await asyncio.sleep(0.005)
+        measuring.cancel()
+        await asyncio.wait({measuring})
+    assert await runtime.tidy({spec.name}) == []
+    assert (await runtime.disk_use(spec.name)).whole
 
 
 async def test_a_container_from_the_pool_is_measured_by_its_new_name(bench: Bench) -> None:

@@ -85,15 +85,7 @@ class DockerDisk:
             self._labels,
         )
         await self._objects.remove(measuring)  # of a process that was killed
-        try:
-            await self._objects.create(measuring, body)
-        except NameTaken:
-            raise RuntimeFailure(f"{name} is being measured by another process.") from None
-        try:
-            await self._objects.start(measuring)
-            output = await self._output(measuring)
-        finally:
-            await self._objects.remove(measuring)
+        output = await self._run(measuring, body)
         return read_walk(output, monotonic() - began)
 
     async def free(self) -> int | None:
@@ -118,6 +110,20 @@ class DockerDisk:
         for name in names:
             await self._objects.remove(name)
         return names
+
+    async def _run(self, measuring: str, body: Mapping[str, object]) -> str:
+        creating = asyncio.create_task(self._objects.create(measuring, body))
+        try:
+            await asyncio.shield(creating)
+            await self._objects.start(measuring)
+            return await self._output(measuring)
+        except NameTaken:
+            raise RuntimeFailure(f"{measuring} is another process's.") from None
+        finally:
+            # The engine creates it also if nobody waits for that any more.
+            await asyncio.wait({creating})
+            if creating.exception() is None:
+                await self._objects.remove(measuring)
 
     async def _output(self, measuring: str) -> str:
         pause = FIRST_PAUSE_SECONDS
