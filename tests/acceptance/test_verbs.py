@@ -406,6 +406,31 @@ async def test_any_two_steps_are_compared(scene: Scene, fresh: SourceRepository)
     assert more["diff"] == task["diff"]
 
 
+async def test_what_checkpoints_cannot_keep_is_told_and_not_deleted(
+    scene: Scene, fresh: SourceRepository
+) -> None:
+    http, url = scene.http, str(fresh.path)
+    command = "Run: truncate -s 33M README.md huge; echo new > new.txt"
+    task = await succeed(http, command, repo_url=url)
+    task_id, container = task["task_id"], task["workspace"]["container"]
+    assert task["changed_files"] == ["new.txt"]
+    assert (await diff(http, task_id))["left_out"] == ["README.md", "huge"]
+
+    def check(made: Json) -> None:
+        assert made["status"] == "succeeded", made
+        assert made["changed_files"] == ["copy.txt", "new.txt"]
+        (told,) = [each for each in made["notices"] if "checkpoints" in each]
+        assert "README.md: as at the start" in told
+        assert "huge: missing" in told
+
+    forked = await fork(http, task_id, task["steps"], query="Run: cp README.md copy.txt")
+    check(await until_ended(http, forked["task_id"]))
+    await http.delete(f"/containers/{container}")
+    check(
+        await until_ended(http, (await say(http, task_id, "Run: cp README.md copy.txt"))["task_id"])
+    )
+
+
 async def test_without_container_and_storage_a_tree_is_gone(
     scene: Scene, fresh: SourceRepository
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.worker_process import (
 
 from orchestrator.domain.container import Endpoint
 from orchestrator.domain.conversation import ToolResult
+from orchestrator.domain.lacking import Lacking
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 from orchestrator.errors import TreeGone, WorkerRefused, WorkerUnreachable
 from orchestrator.ports import Worker
@@ -447,6 +448,29 @@ class TestLineage:
         assert (tree / "one.txt").read_text() == "one\n"
         assert "-one" in (await worker.difference("t", 2, 4)).diff
         assert await worker.difference("t", 2, 3) == Patch()
+
+    async def test_what_a_checkpoint_could_not_carry_is_told(
+        self, process: WorkerProcess, worker: Worker, source: SourceRepository
+    ) -> None:
+        await begin(worker, source)
+        await keyed(worker, "t", "2", "truncate -s 33M README.md huge; git init -q nested")
+        expected = Lacking(("README.md",), ("huge", "nested"))
+        assert (await worker.fork_tree("fork", "t", 2)).lacking == expected
+        assert (await worker.patch("fork")) == Patch()
+        assert (await worker.fork_tree("start", "t", 0)).lacking == Lacking()
+        told = await worker.difference("t", 0, 2)
+        assert (told.diff, told.left_out) == ("", ("README.md", "huge", "nested"))
+        # The tree that is handed on has everything.
+        assert (await worker.continue_tree("next", "t", [])).lacking == Lacking()
+        (part,) = (await worker.checkpoints("t")).parts
+        await begin(worker, source, "u")
+        made = worker.bundle("t", "sample", [part.state], [part.start])
+        await worker.take_bundle("u", "sample", made)
+        for _ in range(2):
+            assert await worker.restore("u", "2", {"sample": part.state}) == expected
+        # Whoever goes on there is told, too.
+        for _ in range(2):
+            assert (await worker.continue_tree("after", "u", [])).lacking == expected
 
     async def test_trees_that_are_not_there(self, worker: Worker) -> None:
         for work in (

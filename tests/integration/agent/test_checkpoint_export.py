@@ -16,6 +16,8 @@ from agent.checkpoint_export import CheckpointExport, TaskExport
 from agent.checkpoints import Checkpoints
 from agent.errors import BadRequest, GitFailed, UnknownCommit
 from agent.journal import Call
+from agent.lacking import Lacking
+from agent.tree_reader import MAX_FILE_BYTES
 
 FILES: Mapping[str, str | bytes] = {
     "a": "1\n",
@@ -53,12 +55,12 @@ class Place:
     async def tell(self) -> TaskExport:
         return await self.export.tell("t")
 
-    async def carry_to(self, other: "Place", without: Mapping[str, str] | None = None) -> None:
+    async def carry_to(self, other: "Place", without: Mapping[str, str] | None = None) -> Lacking:
         """Bring the newest checkpoint to another worker that has the task's start."""
         await self.send_to(other, without)
         told = await self.tell()
         states = {part.name: part.state for part in told.parts}
-        await other.export.restore("t", told.key, states)
+        return await other.export.restore("t", told.key, states)
 
     async def send_to(self, other: "Place", without: Mapping[str, str] | None = None) -> None:
         """Send what there is as one bundle a repository."""
@@ -213,10 +215,39 @@ class TestRoundTrip:
         (here.root / "nested" / "file").write_text("its own\n")
         (here.root / "kept").write_text("kept\n")
         await here.add("1")
-        await here.carry_to(there)
+        assert await here.carry_to(there) == Lacking((), ("nested",))
         assert (there.root / "kept").read_text() == "kept\n"
         assert not (there.root / "x.o").exists()
         assert not (there.root / "nested").exists()
+
+    async def test_what_cannot_be_carried_is_as_it_was_earlier_and_named(
+        self, here: Place, there: Place, source: SourceRepository
+    ) -> None:
+        for place in (here, there):
+            await place.give(source)
+        await here.checkpoints.begin("t")
+        (here.root / "a").write_text("changed\n")
+        await here.add("1")
+        for name in ("a", "huge é", os.fsdecode(b"huge-\xe9")):
+            with (here.root / name).open("wb") as file:
+                file.truncate(MAX_FILE_BYTES + 1)
+        (here.root / "b").unlink()
+        git(here.root, "init", "--quiet", "b")
+        await here.add("2")
+        (here.root / "new").write_text("new\n")
+        await here.add("3")
+        lacking = await here.carry_to(there)
+        assert lacking == Lacking(("a", "b"), ("huge é", "huge-\\xe9"))
+        assert (there.root / "a").read_text() == "changed\n"
+        assert (there.root / "b").read_text() == "2\n"
+        assert await there.checkpoints.lacking("t") == lacking
+        changes = await there.desk.reader.changes("t")
+        assert (sorted(changes.changed_files), changes.left_out) == (["a", "new"], ())
+        # From the next call on the tree is what it is.
+        await there.add("4")
+        assert not await there.checkpoints.lacking("t")
+        assert not await there.checkpoints.restore("t", "5")
+        assert (there.root / "a").read_text() == "changed\n"
 
 
 class TestOwnHistory:

@@ -12,6 +12,7 @@ from tests.support.repositories import BINARY, git
 
 from agent.checkpoints import Checkpoints
 from agent.errors import StorageFailed
+from agent.lacking import Lacking
 from agent.leftovers import end_leftovers
 from agent.tree_reader import MAX_FILE_BYTES
 
@@ -40,8 +41,8 @@ class Kept:
         await self.begin()
         await self.checkpoints.add(self.bench.task, key)
 
-    async def restore(self, key: str = "next") -> None:
-        await self.checkpoints.restore(self.bench.task, key)
+    async def restore(self, key: str = "next") -> Lacking:
+        return await self.checkpoints.restore(self.bench.task, key)
 
     def references(self) -> dict[str, str]:
         """The commits by key."""
@@ -67,6 +68,12 @@ class Kept:
 @pytest.fixture
 async def kept(desk: Desk) -> Kept:
     return Kept(await desk.start(FILES))
+
+
+def grow(path: Path) -> None:
+    """Make a file too large to be carried."""
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
 
 
 def change_everything(root: Path) -> None:
@@ -155,19 +162,16 @@ class TestRestore:
         assert not (kept.root / "hidden by it").exists()
 
     async def test_large_files_of_before_stay_and_new_ones_go(self, kept: Kept) -> None:
-        for name in ("before", "after"):
-            if name == "after":
-                await kept.add("1")
-            with (kept.root / name).open("wb") as file:
-                file.truncate(MAX_FILE_BYTES + 1)
+        grow(kept.root / "before")
+        await kept.add("1")
+        grow(kept.root / "after")
         await kept.restore()
         assert (kept.root / "before").stat().st_size == MAX_FILE_BYTES + 1
         assert not (kept.root / "after").exists()
 
     async def test_a_file_that_became_too_large_is_not_made_small_again(self, kept: Kept) -> None:
         await kept.begin()
-        with (kept.root / "a").open("wb") as file:
-            file.truncate(MAX_FILE_BYTES + 1)
+        grow(kept.root / "a")
         await kept.add("1")
         await kept.restore()
         assert (kept.root / "a").stat().st_size == MAX_FILE_BYTES + 1
@@ -176,6 +180,40 @@ class TestRestore:
         (kept.root / "a").write_text("broken off\n")
         await kept.restore()
         assert (kept.root / "a").read_text() == "small again\n"
+
+    async def test_a_file_that_became_too_large_is_not_deleted(self, kept: Kept) -> None:
+        await kept.begin()
+        grow(kept.root / "a")
+        (kept.root / "b").unlink()
+        await kept.add("1")
+        # The later ones have it too, as long as the file is there.
+        (kept.root / "new").write_text("new\n")
+        await kept.add("2")
+        for key in ("1", "2"):
+            commit = kept.references()[key]
+            assert git(kept.shadow, "show", f"{commit}:a") == "1"
+            assert "b" not in git(kept.shadow, "ls-tree", "--name-only", commit).split()
+        assert not await kept.restore()
+        assert (kept.root / "a").stat().st_size == MAX_FILE_BYTES + 1
+        (kept.root / "a").unlink()
+        await kept.add("3")
+        commit = kept.references()["3"]
+        assert "a" not in git(kept.shadow, "ls-tree", "--name-only", commit).split()
+
+    async def test_what_an_interrupted_call_destroyed_is_named(self, kept: Kept) -> None:
+        await kept.begin()
+        for name in ("a", "huge"):
+            grow(kept.root / name)
+        (kept.root / "b").unlink()
+        git(kept.root, "init", "--quiet", "b")
+        git(kept.root, "init", "--quiet", "nested")
+        await kept.add("1")
+        subprocess.run(["rm", "-rf", "a", "b", "huge", "nested"], cwd=kept.root, check=True)
+        assert await kept.restore() == Lacking(("a", "b"), ("huge", "nested"))
+        assert (kept.root / "a").read_text() == "1\n"
+        assert (kept.root / "b").read_text() == "2\n"
+        changes = await kept.bench.changes()
+        assert (changes.changed_files, changes.left_out) == ((), ())
 
     async def test_what_git_takes_for_a_path_of_its_own(self, kept: Kept) -> None:
         await kept.begin()

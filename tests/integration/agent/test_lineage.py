@@ -15,7 +15,9 @@ from agent.continuing import Continuing
 from agent.errors import BadRequest, Conflict, StorageFailed, UnknownTask
 from agent.forking import Forking
 from agent.journal import Call
+from agent.lacking import Lacking
 from agent.records import PlacedFile
+from agent.tree_reader import MAX_FILE_BYTES
 
 OLD = "old"
 FILES = {"kept.txt": "kept\n", "gone.txt": "gone\n", ".gitignore": "venv/\n"}
@@ -204,6 +206,25 @@ class TestForking:
         assert not yard.root("fork").exists()
         await yard.fork("fork", OLD, 5)
 
+    async def test_what_checkpoints_could_not_keep_is_named(self, yard: Yard) -> None:
+        await yard.step(7, f"truncate -s {MAX_FILE_BYTES + 1} kept.txt huge")
+        await yard.step(9, "rm new.txt; mkdir new.txt; git init -q new.txt; git init -q nested")
+        await yard.step(11, "rm huge; echo small > kept.txt")
+        expected = {
+            5: Lacking(),
+            7: Lacking(("kept.txt",), ("huge",)),
+            9: Lacking(("kept.txt", "new.txt"), ("huge", "nested")),
+            11: Lacking(("new.txt",), ("nested",)),
+        }
+        for step, lacking in expected.items():
+            for _ in range(2):
+                assert await yard.fork(f"at-{step}", OLD, step) == lacking
+            assert yard.read("kept.txt", f"at-{step}") == ("small\n" if step == 11 else "kept\n")
+            assert yard.read("new.txt", f"at-{step}") == "two\nfive\n"
+            changes = await yard.desk.reader.changes(f"at-{step}")
+            assert changes.left_out == ()
+            assert "kept.txt" not in changes.changed_files or step == 11
+
     async def test_several_repositories(self, desk: Desk, yard: Yard) -> None:
         name = yard.bench.source.path.name
         await desk.give(yard.bench.source, "twin")
@@ -253,6 +274,20 @@ class TestComparing:
         command = ("diff", "-r", "--no-dereference", "-x", ".git", "-x", "empty",
                    str(yard.root("two")), str(yard.root("six")))  # fmt: skip
         assert subprocess.run(command, check=False).returncode == 0
+
+    async def test_what_the_checkpoints_could_not_carry_is_named(self, yard: Yard) -> None:
+        await yard.step(7, f"truncate -s {MAX_FILE_BYTES + 1} kept.txt huge")
+        await yard.step(9, "rm huge; echo more >> new.txt")
+        assert (await yard.compare(OLD, 2, 5)).left_out == ()
+        alone = await yard.compare(OLD, 5, 7)
+        assert (alone.diff, alone.left_out) == ("", ("huge", "kept.txt"))
+        after = await yard.compare(OLD, 7, 9)
+        assert (after.changed_files, after.left_out) == (("new.txt",), ("huge", "kept.txt"))
+        whole = await yard.compare(OLD, 0, 9)
+        assert (sorted(whole.changed_files), whole.left_out) == (
+            ["gone.txt", "new.txt"],
+            ("kept.txt",),
+        )
 
     async def test_a_call_done_again_that_then_changes_nothing(self, yard: Yard) -> None:
         await yard.step(6, "echo six > six")

@@ -120,10 +120,10 @@ async def prepare(client: httpx2.AsyncClient, task: str = "t", **body: Any) -> h
     return await client.post("/prepare", json={"task": task, "start": [], "files": [], **body})
 
 
-async def bash(client: httpx2.AsyncClient, command: str, task: str = "t") -> str:
+async def bash(client: httpx2.AsyncClient, command: str, task: str = "t", key: str = "") -> str:
     url = f"{client.base_url}/tasks/{task}/mcp".replace("//tasks", "/tasks")
     async with mcp_toolbox(url, client) as toolbox:
-        return (await toolbox.call("bash", {"command": command})).text
+        return (await toolbox.call("bash", {"command": command}, key=key)).text
 
 
 def is_alive(pid: int) -> bool:
@@ -449,6 +449,38 @@ class TestSurroundings:
             root = worker.workspace / "tasks" / "t"
             for name in ("secret", "new", "shut", "unsearchable", "unlistable"):
                 (root / name).chmod(0o700)
+
+    async def test_what_cannot_be_read_any_more_is_not_deleted_in_a_fork(
+        self, directory: Path
+    ) -> None:
+        way = unprivileged()
+        files = {"a": "1\n", "secret": "1\n", "shut/b": "1\n", "shut/c": "1\n"}
+        source = new_repository(directory / "source", files)
+        content, commit = bundle(source), source.head
+        hand_over(directory)
+        async with worker_process(
+            directory, python=way.command, environment=way.environment
+        ) as worker, worker.client() as client:  # fmt: skip
+            await client.post("/claim", json={"key": KEY})
+            await client.put("/repositories/s?url=u", content=content)
+            await prepare(client, start=[{"name": "s", "commit": commit}])
+            await bash(
+                client,
+                "echo 2 > a; echo 2 > secret; echo 2 > shut/b; echo x > new; rm shut/c;"
+                "chmod 000 secret new shut",
+                key="2",
+            )
+            await bash(client, "echo 3 > a", key="3")
+            for step in (2, 3):
+                fork = {"task": f"at-{step}", "parent": "t", "step": step}
+                made = await client.post("/fork", json=fork)
+                assert made.json() == {"older": ["secret", "shut"], "missing": ["new"]}
+                changes = (await client.get(f"/tasks/at-{step}/changes")).json()
+                assert (changes["changed_files"], changes["left_out"]) == (["a"], [])
+                root = worker.workspace / "tasks" / f"at-{step}"
+                assert (root / "secret").read_text() == (root / "shut" / "b").read_text() == "1\n"
+            for name in ("secret", "new", "shut"):
+                (worker.workspace / "tasks" / "t" / name).chmod(0o700)
 
     async def test_its_socket_and_memory(
         self, worker: WorkerProcess, client: httpx2.AsyncClient

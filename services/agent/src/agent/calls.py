@@ -14,6 +14,7 @@ from typing import Any
 from agent.checkpoints import Checkpoints
 from agent.errors import Conflict
 from agent.journal import Call, Entry, Journal
+from agent.lacking import Lacking
 from agent.layout import Layout
 from agent.leftovers import end_leftovers
 from agent.pending import PendingCheckpoints
@@ -27,6 +28,11 @@ Work = Callable[[], Awaitable[Result]]
 INTERRUPTED_MARK = "berth/interrupted"
 """In a result's `_meta`: the call was broken off before, and done again from its beginning."""
 INTERRUPTED_TEXT = "The call was interrupted before its end. What it had done by then is kept."
+LACKING_TEXT = (
+    "[The call was interrupted and made again. No checkpoint could keep what it had removed of "
+    "these before, so they are gone or as they were earlier: {paths}]"
+)
+SHOWN_PATHS = 20
 END_SECONDS = 4.0
 """How long tools may take to end what they started when the worker ends."""
 
@@ -129,11 +135,12 @@ class Calls:
             return entry.result
         if not call.mutating:
             return await self._read(running, work)
+        again = None
         if entry is not None:
             log.warning("task %s: call %s was broken off and is done again", call.task, call.key)
             await end_leftovers(self._layout.task(call.task))
-            await self._checkpoints.restore(call.task, call.key)
-        return await self._change(running, work, again=entry is not None)
+            again = await self._checkpoints.restore(call.task, call.key)
+        return await self._change(running, work, again)
 
     async def _read(self, running: _Running, work: Work) -> Result:
         """Without a trace before its end: what only reads can be done again at any time."""
@@ -142,14 +149,21 @@ class Calls:
         await asyncio.to_thread(self._journal.write, running.call, entry, durable=False)
         return result
 
-    async def _change(self, running: _Running, work: Work, *, again: bool) -> Result:
+    async def _change(self, running: _Running, work: Work, again: Lacking | None) -> Result:
+        """The result of a call that may change something.
+
+        Args:
+            running: The call.
+            work: The tool's part.
+            again: What could not be put back of the tree before it, if it was broken off.
+        """
         call = running.call
         before = await self._pending.settled(call.task)
         entry = Entry(self._instance, call.tool, call.digest, before)
         await asyncio.to_thread(self._journal.write, call, entry)
         result = await self._worked(running, work)
-        if again:
-            result = {**result, "_meta": {**(result.get("_meta") or {}), INTERRUPTED_MARK: True}}
+        if again is not None:
+            result = _done_again(result, again)
         await asyncio.to_thread(self._journal.write, call, entry.finished(result))
         self._pending.start(call)
         return result
@@ -168,6 +182,17 @@ class Calls:
         if self._closing:
             raise asyncio.CancelledError
         return {"content": [{"type": "text", "text": INTERRUPTED_TEXT}], "isError": True}
+
+
+def _done_again(result: Result, lacking: Lacking) -> Result:
+    marked = {**result, "_meta": {**(result.get("_meta") or {}), INTERRUPTED_MARK: True}}
+    if not lacking:
+        return marked
+    paths = [*lacking.older, *lacking.missing]
+    more = f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
+    told = LACKING_TEXT.format(paths=", ".join(paths[:SHOWN_PATHS]) + more)
+    content = [*(result.get("content") or ()), {"type": "text", "text": told}]
+    return {**marked, "content": content}
 
 
 async def _awaited(work: Work) -> Result:

@@ -23,6 +23,7 @@ from agent.clones import RECEIVE_SECONDS, write_stream
 from agent.errors import BadRequest, UnknownCommit
 from agent.git import git_environment, run_all, run_git
 from agent.journal import JOURNAL
+from agent.lacking import Lacking
 from agent.layout import INCOMING, Layout
 from agent.places import Place
 from agent.records import COMMIT, EMPTY_TREE
@@ -139,10 +140,13 @@ class CheckpointExport:
                 shadow, environment={"GIT_DIR": str(shadow)}, timeout=RECEIVE_SECONDS,
             )  # fmt: skip
 
-    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> None:
+    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> Lacking:
         """Put a task's tree to a checkpoint from elsewhere, given by its state commits.
 
         Done again after an interruption it comes to the same.
+
+        Returns:
+            What of the tree the checkpoint could not carry.
 
         Raises:
             BadRequest: The states are not those of the task's repositories.
@@ -158,8 +162,9 @@ class CheckpointExport:
             name = place.part.name
             await put_back_git(place, states[name], found[name][1])
 
-        target = Checkpoint(key, {name: part for name, (part, _) in found.items()})
-        await self._checkpoints.adopt(task_id, target, put_back)
+        parts = {name: part for name, (part, _) in found.items()}
+        await self._checkpoints.adopt(task_id, Checkpoint(key, parts, came=True), put_back)
+        return await self._checkpoints.lacking(task_id)
 
     async def _parts(
         self, task_id: str, last: Checkpoint, places: Sequence[Place], room: Path

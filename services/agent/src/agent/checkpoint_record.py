@@ -25,6 +25,8 @@ class PartState:
         branch: The branch the worktree was on.
         left_out: Paths that no commit carries, such as files that are too large.
         empty: Directories without files.
+        staged: The tree of the index; empty if it is the commit's, which otherwise has beyond it
+            earlier entries of paths that are left out.
     """
 
     commit: str
@@ -32,15 +34,24 @@ class PartState:
     branch: Branch | None = None
     left_out: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
+    staged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A task's tree after a call; `failed` says why it is none."""
+    """A task's tree after a call.
+
+    Args:
+        key: Of the call.
+        parts: The repositories by name.
+        failed: Why it is none; empty if it is one.
+        came: It was made elsewhere: what it left out is not in the tree here.
+    """
 
     key: str
     parts: dict[str, PartState]
     failed: str = ""
+    came: bool = False
 
     @property
     def state(self) -> str:
@@ -91,10 +102,11 @@ def state_name(key: str) -> str:
 
 def _checkpoint(data: dict[str, Any]) -> Checkpoint:
     parts = {name: _part_state(each) for name, each in data["parts"].items()}
-    return Checkpoint(data["key"], parts, data["failed"])
+    # What came later into the record is not in one that was written before.
+    return Checkpoint(data["key"], parts, data["failed"], data.get("came", False))
 
 
 def _part_state(data: dict[str, Any]) -> PartState:
     branch = None if data["branch"] is None else Branch(**data["branch"])
     listed = {name: tuple(data[name]) for name in ("left_out", "empty")}
-    return PartState(data["commit"], data["tree"], branch, **listed)
+    return PartState(data["commit"], data["tree"], branch, **listed, staged=data.get("staged", ""))

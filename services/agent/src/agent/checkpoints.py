@@ -15,7 +15,8 @@ the branch it is on). If an interrupted call destroyed the tree's git directory,
 it was at the start: what the task had committed is then a change that is not committed.
 
 What stays as an interrupted call left it: ignored files, other branches, tags and the stash, the
-insides of submodules, and files at the top of a task with several repositories. Line endings follow
+insides of submodules and nested repositories, untracked files that are too large, and files at the
+top of a task with several repositories. Line endings follow
 the tree's attributes, as in any checkout.
 """
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from agent.checkpoint_record import START, Checkpoint, History
 from agent.errors import StorageFailed
 from agent.git import run_all
+from agent.lacking import Lacking, together
 from agent.layout import Layout
 from agent.part_states import PartStates
 from agent.places import Place, Places
@@ -90,8 +92,11 @@ class Checkpoints:
             failed = replace(history.last, key=key, failed=why)
             await asyncio.to_thread(self._save, task_id, History(failed, history.before(key)))
 
-    async def restore(self, task_id: str, key: str) -> None:
+    async def restore(self, task_id: str, key: str) -> Lacking:
         """Put a task's tree back to what it was before the interrupted call of this key.
+
+        Returns:
+            What could not be put back.
 
         Raises:
             GitFailed: Git could not write the tree.
@@ -104,13 +109,36 @@ class Checkpoints:
                     "the call was interrupted, and the tree cannot be put back to what it was "
                     f"before: {target.failed}"
                 )
-            await run_all(
+            lacking = await run_all(
                 *(
                     self._states.restored(place, target, target.parts[place.part.name])
                     for place in self.places.of(task_id)
                 )
             )
             await asyncio.to_thread(self._save, task_id, History(target))
+            return together(lacking)
+
+    async def lacking(self, task_id: str) -> Lacking:
+        """What a task's tree lacks that was put to a checkpoint from elsewhere; nothing since then.
+
+        Raises:
+            UnknownTask: The task has no tree.
+            GitFailed: Git could not read the checkpoint.
+            StorageFailed: What is known of the task's checkpoints is damaged.
+        """
+        async with self._locks[task_id]:
+            known = await asyncio.to_thread(History.load, self._layout.record(task_id))
+            if known is None or not known.last.came:
+                return Lacking()
+            parts = known.last.parts
+            return together(
+                await run_all(
+                    *(
+                        self._states.lacking(each, parts[each.part.name])
+                        for each in self.places.of(task_id)
+                    )
+                )
+            )
 
     async def copied(self, task_id: str, room: Path) -> tuple[Checkpoint, list[Place]]:
         """The newest checkpoint, with git's state of its worktrees copied to `room/<name>`.

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from agent.checkpoints import Checkpoints
 from agent.errors import Conflict
 from agent.inside import place_file
+from agent.lacking import Lacking
 from agent.layout import SUCCESSOR, TREE, Layout
 from agent.leftovers import end_leftovers
 from agent.records import PlacedFile, TaskRecord, continued_record
@@ -29,10 +30,13 @@ class Continuing:
         self._checkpoints = checkpoints
         self._worktrees = Worktrees(layout)
 
-    async def __call__(self, task_id: str, earlier: str, files: Sequence[PlacedFile]) -> None:
+    async def __call__(self, task_id: str, earlier: str, files: Sequence[PlacedFile]) -> Lacking:
         """Have a task go on in the tree of an earlier one, with more files.
 
         The same call again changes nothing.
+
+        Returns:
+            What the tree lacks if it was lost and came back just now.
 
         Raises:
             UnknownTask: The earlier task has no tree.
@@ -52,6 +56,7 @@ class Continuing:
 
         async with self._trees.made(task_id, wanted.request, make):
             await self._checkpoints.begin(task_id)
+        return await self._checkpoints.lacking(earlier)
 
     def _claim(self, task_id: str, earlier: str, placed: Sequence[str]) -> None:
         """Note who goes on in the earlier task's tree; that counts from then on."""

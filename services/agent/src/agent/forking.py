@@ -2,8 +2,8 @@
 
 The tree starts from the parent's start commits and then gets the parent's checkpoint: so patch and
 checkpoints are as in any task. What no checkpoint has, the fork has not either: ignored files, and
-what came with the dependencies. The files the caller gave and kept outputs come along as they are
-now.
+what came with the dependencies; what a checkpoint could not carry is named. The files the caller
+gave and kept outputs come along as they are now.
 
 What git knows of the worktree (HEAD, index, branch, configuration, the task's own commits) is kept
 for the newest two checkpoints only. At an older one HEAD is at the start commit, and all that the
@@ -21,9 +21,10 @@ from agent.checkpoint_record import Checkpoint, History, PartState
 from agent.checkpoint_refs import read_commits
 from agent.checkpoints import Checkpoints
 from agent.errors import StorageFailed
-from agent.git import run_git
+from agent.git import run_all, run_git
 from agent.git_directory import copy_history, is_git_directory
 from agent.inside import keep_output, place_file
+from agent.lacking import Lacking, lacking_from, read_left_out, together
 from agent.layout import OUTPUTS, PRIVATE, Layout
 from agent.part_states import state_directory
 from agent.records import EMPTY_TREE, Part, TaskRecord, forked_record
@@ -54,7 +55,7 @@ class Forking:
         self._trees = trees
         self._checkpoints = checkpoints
 
-    async def __call__(self, task_id: str, parent: str, step: int) -> None:
+    async def __call__(self, task_id: str, parent: str, step: int) -> Lacking:
         """Make a task's tree from a parent's checkpoint; the parent may be at work meanwhile.
 
         The same call again changes nothing.
@@ -63,6 +64,9 @@ class Forking:
             task_id: The new task.
             parent: The task to fork.
             step: The step of the parent after which its tree is taken; 0 for its beginning.
+
+        Returns:
+            What of the parent's tree the checkpoint could not carry.
 
         Raises:
             UnknownTask: The parent has no tree.
@@ -85,6 +89,16 @@ class Forking:
 
         async with self._trees.made(task_id, wanted.request, make):
             await self._checkpoints.begin(task_id)
+        return together(
+            await run_all(*(self._lacking(parent, step, part) for part in wanted.parts))
+        )
+
+    async def _lacking(self, parent: str, step: int, part: Part) -> Lacking:
+        shadow = self._layout.shadow(parent, part.name)
+        commit = (await read_commits(shadow, parent, part.start)).at(step)
+        # The start is the user's commit, not ours.
+        left_out = () if commit == part.start else await read_left_out(shadow, commit)
+        return await lacking_from(shadow, commit, left_out, part.prefix)
 
     async def _fill(self, fork: _Fork, part: Part) -> None:
         """Bring one repository's worktree from its start to the checkpoint."""

@@ -5,12 +5,15 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agent.checkpoint_record import START, START_NAME, Checkpoint, PartState, state_name
 from agent.git_directory import is_git_directory
+from agent.held_entries import put_back_held, with_held
 from agent.journal import write_whole
+from agent.lacking import Lacking, lacking_from, message
 from agent.layout import Layout
+from agent.patch import shown
 from agent.places import Place
 from agent.records import EMPTY_TREE
 from agent.tree_reader import Found, TreeReader, covers
@@ -59,27 +62,37 @@ class PartStates:
             self.keep_git(place, state_name(key)),
         )
         left_out = await self._staged(place, found)
+        named = _texts(left_out)
         if found.removed:
             # What a removed file leaves empty shows only to an index without the file.
             empty = await empty_directories(place.reader)
-        tree = await place.git("write-tree")
+        staged = await place.git("write-tree")
+        tree = await with_held(place, before.tree, staged, left_out)
         commit = before.commit
-        if tree != before.tree:
-            commit = await self._committed(place, tree, before.commit, key)
+        if (tree, named) != (before.tree, before.left_out):
+            commit = await self._committed(place, tree, before, named, key)
         else:
             # Of the same call, if that was broken off after its checkpoint and then done again.
             _reference(place, key).unlink(missing_ok=True)
-        return PartState(commit, tree, branch, _texts(left_out), empty)
+        return PartState(commit, tree, branch, named, empty, "" if staged == tree else staged)
 
-    async def restored(self, place: Place, target: Checkpoint, state: PartState) -> None:
+    async def restored(self, place: Place, target: Checkpoint, state: PartState) -> Lacking:
         """Put a tree back to what it was at a checkpoint, of which the state is this one's part.
+
+        What the checkpoint could not carry stays as it is, if it is there.
+
+        Returns:
+            What of it is not there any more.
 
         Raises:
             GitFailed: Git could not write the tree.
         """
         reader = place.reader
         await asyncio.to_thread(_ready_for_checkout, place)
-        await place.git("read-tree", "--reset", "-u", state.commit)
+        await place.git("read-tree", "--reset", "-u", state.staged or state.commit)
+        back: tuple[bytes, ...] = ()
+        if state.staged:
+            back = await put_back_held(place, state.tree, state.staged)
         kept = tuple(os.fsencode(path) for path in state.left_out)
         found = await reader.find()
         new = [path for path in found.untracked if not covers(kept, path.rstrip(b"/"))]
@@ -89,6 +102,18 @@ class PartStates:
         if place.private is not None:
             kept_state = self._kept(place, target.state)
             await self._put_back_git(place, place.private, kept_state, state.branch)
+        if target.came:
+            return Lacking()
+        return await asyncio.to_thread(_lost, place, kept, back)
+
+    async def lacking(self, place: Place, state: PartState) -> Lacking:
+        """What a repository lacks that was put to a state from elsewhere.
+
+        Raises:
+            GitFailed: Git could not read the commit.
+        """
+        shadow = place.reader.shadow
+        return await lacking_from(shadow, state.commit, state.left_out, place.part.prefix)
 
     async def keep_git(self, place: Place, name: str) -> Branch | None:
         """Keep what git knows of a worktree under a checkpoint's name; returns its branch."""
@@ -113,7 +138,7 @@ class PartStates:
         """Bring the index up to date with what was found; returns the paths it cannot carry.
 
         What it cannot carry it must not have in an older form either: going back would put that
-        in the place of the newer.
+        in the place of the newer. The commit has it; see `held_entries`.
         """
         submodules = {os.fsencode(path) for path in place.part.submodules}
         gone = tuple(
@@ -127,10 +152,12 @@ class PartStates:
             await place.reader.stage(Found((), refused, (), ()))
         return (*found.left_out, *refused)
 
-    async def _committed(self, place: Place, tree: str, parent: str, key: str) -> str:
-        parents = [] if parent == EMPTY_TREE else ["-p", parent]
-        message = f"Task {place.task}: {key or START_NAME}"
-        commit = await place.git("commit-tree", tree, *parents, "-m", message)
+    async def _committed(
+        self, place: Place, tree: str, before: PartState, left_out: Sequence[str], key: str
+    ) -> str:
+        parents = [] if before.commit == EMPTY_TREE else ["-p", before.commit]
+        text = message(f"Task {place.task}: {key or START_NAME}", left_out)
+        commit = await place.git("commit-tree", tree, *parents, stdin=text.encode())
         await asyncio.to_thread(_write_reference, _reference(place, key), commit)
         return commit
 
@@ -170,7 +197,21 @@ def _copy_state(kept: Path, room: Path) -> None:
 
 
 def _texts(paths: Sequence[bytes]) -> tuple[str, ...]:
-    return tuple(os.fsdecode(path.rstrip(b"/")) for path in paths)
+    """The paths as text, without what lies in others of them."""
+    named = {os.fsdecode(path.rstrip(b"/")) for path in paths}
+    return tuple(
+        sorted(path for path in named if named.isdisjoint(map(str, PurePosixPath(path).parents)))
+    )
+
+
+def _lost(place: Place, left_out: Sequence[bytes], back: Sequence[bytes]) -> Lacking:
+    """What of the things that were left out is not in the tree, or is as it was earlier."""
+    worktree, prefix = place.reader.worktree, place.part.prefix
+    missing = [path for path in left_out if not os.path.lexists(worktree / os.fsdecode(path))]
+    return Lacking(
+        tuple(prefix + shown(path) for path in back),
+        tuple(prefix + shown(path) for path in missing),
+    )
 
 
 def _first_index(reader: TreeReader) -> None:

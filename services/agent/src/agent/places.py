@@ -28,10 +28,10 @@ class Place:
     private: Path | None
     """The git directory that the task uses; none in a scratch task."""
 
-    async def git(self, *arguments: str) -> str:
+    async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """Run git on the tree with the index of the checkpoints."""
         environment = self.reader.environment(self.reader.index) | AUTHOR
-        output = await run_git(arguments, self.reader.shadow, environment=environment)
+        output = await run_git(arguments, self.reader.shadow, environment=environment, stdin=stdin)
         return output.text
 
 

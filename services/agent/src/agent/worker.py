@@ -201,14 +201,14 @@ class Worker:
         wanted = await read_continue(request)
         await self._calls.interrupt(wanted.earlier)
         await self._calls.settled(wanted.earlier)
-        await self._continuing(wanted.task, wanted.earlier, wanted.files)
-        return JSONResponse({})
+        lacking = await self._continuing(wanted.task, wanted.earlier, wanted.files)
+        return JSONResponse(asdict(lacking))
 
     async def _fork(self, request: Request) -> JSONResponse:
         wanted = await read_fork(request)
         await self._calls.settled(wanted.parent)
-        await self._forking(wanted.task, wanted.parent, wanted.step)
-        return JSONResponse({})
+        lacking = await self._forking(wanted.task, wanted.parent, wanted.step)
+        return JSONResponse(asdict(lacking))
 
     async def _stands(self, request: Request) -> JSONResponse:
         self._trees.record(request.path_params["task"])
@@ -254,8 +254,8 @@ class Worker:
     async def _restore(self, request: Request) -> JSONResponse:
         wanted = await read_restore_request(request)
         task_id = request.path_params["task"]
-        await self._export.restore(task_id, wanted.key, wanted.states)
-        return JSONResponse({})
+        lacking = await self._export.restore(task_id, wanted.key, wanted.states)
+        return JSONResponse(asdict(lacking))
 
     async def _interrupt(self, request: Request) -> JSONResponse:
         task_id = request.path_params["task"]

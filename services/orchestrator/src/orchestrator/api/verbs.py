@@ -72,7 +72,10 @@ class DiffBody(BaseModel):
 
     task_id: str
     changed_files: list[str]
-    left_out: list[str] = Field(description="Changed things that a patch cannot carry.")
+    left_out: list[str] = Field(
+        description="What a patch cannot carry, or the checkpoint of one of the steps could not; "
+        "of the latter it is not known whether it changed between them."
+    )
     diff: str
 
 

@@ -214,7 +214,7 @@ class Hands:
                 await leased.worker.let_out(self._task.id, self._admission.egress_pass)
             tree = await self._supply(self._task, leased.worker)
             told = (*tree.dependencies, *self._refusals())
-            await self._prepared(leased, PreparedTask(told))
+            await self._prepared(leased, replace(tree, dependencies=told))
             self._leased = leased
         if before != 0 and not self._is_whole:
             # Not sooner: only now all steps before this one are known to be completed.

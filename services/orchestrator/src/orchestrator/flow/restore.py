@@ -9,6 +9,7 @@ import structlog
 from orchestrator.domain.call_check import check_call
 from orchestrator.domain.conversation import ToolCall
 from orchestrator.domain.events import Event, EventKind
+from orchestrator.domain.lacking import NOTHING, Lacking
 from orchestrator.domain.manifest import Manifest
 from orchestrator.domain.task import NewTask
 from orchestrator.errors import (
@@ -45,17 +46,21 @@ class Restored:
         lost: Whether anything was missing.
         step: The step whose checkpoint was put back; 0 if that was the start.
         repeated: The steps whose calls were made again after that.
+        lacking: What the checkpoint could not carry.
     """
 
     lost: bool = False
     step: int = 0
     repeated: tuple[int, ...] = ()
+    lacking: Lacking = NOTHING
 
     @property
     def sentence(self) -> str:
         """What the user is told."""
         place = f"as it was after step {self.step}" if self.step else "as it was at the start"
         told = f"The container with the task's tree was lost; the tree was brought back {place}."
+        if self.lacking.sentence:
+            told = f"{told} {self.lacking.sentence}"
         if not self.repeated:
             return told
         return (
@@ -136,7 +141,10 @@ class Restore:
             return
         async with worker.toolbox(task.id) as toolbox:
             lost = missing(await _mutating(done, toolbox), held)
-        if lost and lost[-1].step > await self._put_back(task, worker, reached(held), None):
+        if not lost:
+            return
+        step, _ = await self._put_back(task, worker, reached(held), None)
+        if lost[-1].step > step:
             raise TreeGone(
                 f"The tree of task {task.id} went with its container, and object storage does not "
                 "have its end. Its record and its patch are kept; begin a new task with the patch "
@@ -160,12 +168,14 @@ class Restore:
             if not lost:
                 return Restored()
             log.warning("tree_lost", task=task.id, step=lost[-1].step)
-            step = await self._put_back(task, worker, reached(held), before)
+            step, lacking = await self._put_back(task, worker, reached(held), before)
             again = [each for each in lost if each.step > step]
             for each in again:
                 arguments = check_call(each.call, await toolbox.tools()).arguments
                 await toolbox.call(each.call.name, arguments, key=str(each.step))
-        return Restored(lost=True, step=step, repeated=tuple(each.step for each in again))
+        return Restored(
+            lost=True, step=step, repeated=tuple(each.step for each in again), lacking=lacking
+        )
 
     async def _done(self, task_id: str, before: int | None) -> list[DoneCall]:
         return [
@@ -176,8 +186,12 @@ class Restore:
 
     async def _put_back(
         self, task: NewTask, worker: Worker, reached: int, before: int | None
-    ) -> int:
-        """Put the tree to what is stored, if that is more than it has; returns its step then."""
+    ) -> tuple[int, Lacking]:
+        """Put the tree to what is stored, if that is more than it has.
+
+        Returns:
+            Its step then, and what the checkpoint could not carry.
+        """
         async with self._turns.of(task.workspace.id):
             origins = origins_of(task)
             try:
@@ -188,13 +202,13 @@ class Restore:
                 log.warning(
                     "checkpoints_unreadable", task=task.id, code=error.code, detail=error.detail
                 )
-                return reached
+                return reached, NOTHING
             if manifest is None or stored is None or stored.step <= reached:
-                return reached
+                return reached, NOTHING
             for origin in origins:
                 await self._send(task, worker, manifest, origin, stored)
-            await worker.restore(task.id, str(stored.step), dict(stored.states))
-            return stored.step
+            lacking = await worker.restore(task.id, str(stored.step), dict(stored.states))
+            return stored.step, lacking
 
     async def _stored(
         self, task: NewTask, origins: Sequence[Origin], before: int | None

@@ -35,6 +35,7 @@ KEEP_WORK_SECONDS = 30.0
 LEFT_AS_IT_IS = (StaleLease, DatabaseUnavailable)
 """What is not the task's fault: it has no ending here."""
 
+_LACKING = "lacking"
 PATCH_LOST = "What the task changed could not be read from its container, so the diff is empty."
 
 
@@ -116,6 +117,11 @@ class TaskWork:
         await self._tell(NewEvent(EventKind.PREPARED, 0, {"dependencies": dependencies}, attempt))
         if self._task.install_dependencies:
             self._result.notices.update(dict.fromkeys(tree.dependencies))
+        lacking = tree.lacking.sentence
+        if lacking:
+            # Once a task: an attempt after this one is told the same.
+            await self._tell(NewEvent(EventKind.NOTICE, 0, {"text": lacking}, _LACKING))
+            self._result.notices[lacking] = None
 
     async def _tell_restored(self, restored: Restored) -> None:
         data: dict[str, JsonValue] = {

@@ -8,6 +8,7 @@ from typing import Protocol
 from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.egress import EgressPass
+from orchestrator.domain.lacking import NOTHING, Lacking
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 
 Progress = Callable[[str], Awaitable[None]]
@@ -26,10 +27,12 @@ class HeldRepository:
 class PreparedTask:
     """A task's tree stands in the container.
 
-    `dependencies` has a sentence for each kind of dependency file that was found.
+    `dependencies` has a sentence for each kind of dependency file that was found; `lacking` is
+    what a tree made of a checkpoint does not have.
     """
 
     dependencies: tuple[str, ...]
+    lacking: Lacking = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +190,11 @@ class Worker(Protocol):
         """Give the repository of a prepared task the commits of a git bundle."""
         ...
 
-    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> None:
+    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> Lacking:
         """Put a prepared task's tree to a checkpoint whose state commits it has, by repository.
+
+        Returns:
+            What the checkpoint could not carry.
 
         Raises:
             WorkerRefused: It cannot.

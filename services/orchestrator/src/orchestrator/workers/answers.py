@@ -51,6 +51,13 @@ class Changes(Answer):
     left_out: list[str]
 
 
+class Made(Answer):
+    """A tree was made of a checkpoint; what it lacks. Images of before name nothing."""
+
+    older: list[str] = []
+    missing: list[str] = []
+
+
 class PartCheckpoints(Answer):
     """Checkpoints of one repository."""
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from orchestrator.domain.container import Container
 from orchestrator.domain.egress import EgressPass
+from orchestrator.domain.lacking import Lacking
 from orchestrator.domain.task import InputFile, Patch, StartPoint
 from orchestrator.errors import RuntimeFailure
 from orchestrator.ports import (
@@ -18,7 +19,7 @@ from orchestrator.ports import (
     Toolbox,
 )
 from orchestrator.tools.mcp_toolbox import mcp_toolbox
-from orchestrator.workers.answers import Changes, Checkpoints, Clones, Done, Kept, Prepared
+from orchestrator.workers.answers import Changes, Checkpoints, Clones, Done, Kept, Made, Prepared
 from orchestrator.workers.connection import WorkerConnection
 
 MAX_PATCH_ANSWER_BYTES = 192 * 2**20  # three times the longest patch, for what JSON escapes
@@ -139,14 +140,14 @@ class HttpWorker:
     ) -> PreparedTask:
         """Have a task go on in the tree of one that has ended."""
         body = {"task": task_id, "earlier": earlier, "files": _files(files)}
-        await self._connection.ask(Done, "POST", "/continue", json=body)
-        return PreparedTask(())
+        answer = await self._connection.ask(Made, "POST", "/continue", json=body)
+        return PreparedTask((), _lacking(answer))
 
     async def fork_tree(self, task_id: str, parent: str, step: int) -> PreparedTask:
         """Make a task's tree from another's checkpoint."""
         body = {"task": task_id, "parent": parent, "step": step}
-        await self._connection.ask(Done, "POST", "/fork", json=body)
-        return PreparedTask(())
+        answer = await self._connection.ask(Made, "POST", "/fork", json=body)
+        return PreparedTask((), _lacking(answer))
 
     async def require_tree(self, task_id: str) -> None:
         """See that the worker has the tree of a task."""
@@ -205,11 +206,12 @@ class HttpWorker:
         path = f"{_of_task(task_id)}/bundles/{quote(name, safe='')}"
         await self._connection.ask(Done, "PUT", path, content=bundle)
 
-    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> None:
+    async def restore(self, task_id: str, key: str, states: Mapping[str, str]) -> Lacking:
         """Put a prepared task's tree to a checkpoint whose state commits it has."""
         listed = [{"name": name, "commit": commit} for name, commit in states.items()]
         body = {"key": key, "states": listed}
-        await self._connection.ask(Done, "POST", f"{_of_task(task_id)}/restore", json=body)
+        answer = await self._connection.ask(Made, "POST", f"{_of_task(task_id)}/restore", json=body)
+        return _lacking(answer)
 
     def toolbox(self, task_id: str) -> AbstractAsyncContextManager[Toolbox]:
         """The worker's tools, bound to the task's tree."""
@@ -225,6 +227,10 @@ def _files(files: Sequence[InputFile]) -> list[dict[str, str]]:
     return [
         {"name": file.name, "content": base64.b64encode(file.content).decode()} for file in files
     ]
+
+
+def _lacking(answer: Made) -> Lacking:
+    return Lacking(tuple(answer.older), tuple(answer.missing))
 
 
 def _of_task(task_id: str) -> str:
