@@ -11,6 +11,7 @@ import pytest
 from tests.support.desk import URL, Desk, bundle, chunks
 from tests.support.repositories import BINARY, SourceRepository, git, new_repository
 
+from agent import tree_reader
 from agent.calls import Calls
 from agent.checkpoint_export import CheckpointExport, TaskExport
 from agent.checkpoints import Checkpoints
@@ -121,6 +122,13 @@ def change_everything(root: Path) -> None:
     (root / "empty" / "deep").mkdir(parents=True)
 
 
+def contents(place: Place) -> dict[str, bytes]:
+    """The contents of a tree's files and the targets of its links."""
+    return {
+        name: content for name, (mode, content) in place.files().items() if not stat.S_ISDIR(mode)
+    }
+
+
 def grow(root: Path, seed: int) -> None:
     """Make and unmake files of all kinds at random."""
     chance = random.Random(seed)
@@ -175,6 +183,37 @@ class TestRoundTrip:
             await here.carry_to(there, without)
             without = {part.name: part.state for part in (await here.tell()).parts}
             assert there.files() == here.files()
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_random_trees_of_which_not_all_can_be_carried(
+        self,
+        here: Place,
+        there: Place,
+        source: SourceRepository,
+        seed: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        limit = 2_500
+        monkeypatch.setattr(tree_reader, "MAX_FILE_BYTES", limit)
+        await here.give(source)
+        await there.give(source)
+        carried = contents(here)
+        for step in range(1, 5):
+            await here.checkpoints.begin("t")
+            grow(here.root, seed * 10 + step)
+            now = contents(here)
+            large = {name for name, content in now.items() if len(content) > limit}
+            # What is deleted is gone, and what cannot be carried is as it was when it could be.
+            carried = {
+                name: carried[name] if name in large else content
+                for name, content in now.items()
+                if name not in large or name in carried
+            }
+            await here.add(str(step))
+            lacking = await here.carry_to(there)
+            assert contents(there) == carried
+            assert set(lacking.older) == large & carried.keys()
+            assert set(lacking.missing) == large - carried.keys()
 
     async def test_a_scratch_task(self, here: Place, there: Place) -> None:
         for place in (here, there):

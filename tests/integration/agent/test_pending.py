@@ -12,6 +12,7 @@ from agent.checkpoints import Checkpoints
 from agent.errors import StorageFailed
 from agent.journal import Call
 from agent.layout import Layout
+from agent.tree_reader import MAX_FILE_BYTES
 from agent.trees import Trees
 
 TASK = "t"
@@ -135,6 +136,29 @@ async def test_the_next_worker_makes_the_one_that_is_missing(layout: Layout, bef
     third.checkpoints.let.set()
     await third.append("4", text="z")
     assert third.log.read_text() == f"{kept}z"
+
+
+async def test_what_a_broken_off_call_destroyed_for_good_is_told(layout: Layout) -> None:
+    first = House(layout, "one")
+    first.checkpoints.let.set()
+    large = layout.task(TASK) / "large"
+    with large.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    await first.append("1")
+    await first.calls.settled(TASK)
+
+    await first.broken_off("2")
+    second = House(layout, "two")
+    second.checkpoints.let.set()
+    assert (await second.append("2"))["content"] == []
+
+    await second.broken_off("3")
+    large.unlink()
+    third = House(layout, "three")
+    third.checkpoints.let.set()
+    (told,) = (await third.append("3"))["content"]
+    assert "large" in told["text"]
+    assert third.log.read_text() == "aaa"
 
 
 async def test_without_a_way_back_nothing_is_begun(layout: Layout) -> None:
