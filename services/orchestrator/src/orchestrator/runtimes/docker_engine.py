@@ -48,7 +48,7 @@ class DockerEngine:
 
         Raises:
             APIError: The engine answered with an error that the caller may expect (4xx).
-            RuntimeFailure: It failed on its side (5xx).
+            RuntimeFailure: It failed on its side (5xx), or does not allow us the call (403).
             RuntimeUnavailable: It did not answer, or the client's configuration is malformed.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, action)
@@ -66,6 +66,10 @@ class DockerEngine:
         except APIError as error:
             if error.status_code in AWAY:
                 raise RuntimeUnavailable(f"{explanation(error)} {REMEDY}") from error
+            if error.status_code == HTTPStatus.FORBIDDEN:
+                raise RuntimeFailure(
+                    f"The Docker engine, or the proxy before it, refused: {explanation(error)}"
+                ) from error
             if error.is_server_error():
                 raise RuntimeFailure(f"The Docker engine failed: {explanation(error)}") from error
             raise
