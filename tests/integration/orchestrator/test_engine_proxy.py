@@ -192,7 +192,7 @@ def test_a_mount_that_follows_no_links_closes_the_gap_between_look_and_use(
     require(asyncio.run(problem_with("docker")))
     sockets = passable_directory / "run"
     sockets.mkdir()
-    command = ("mount", "-t", "tmpfs", "-o", "nosymfollow", "tmpfs", str(sockets))
+    command = ("mount", "-o", "bind,nosymfollow", str(sockets), str(sockets))
     subprocess.run(command, check=True, capture_output=True)
     engine = docker.from_env()
     try:

@@ -17,7 +17,7 @@ from orchestrator.engine_proxy.terms import Terms
 from orchestrator.errors import BerthError, ConfigurationError
 from orchestrator.logs import configure_logging
 from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment
-from orchestrator.runtimes.socket_directory import SocketDirectories
+from orchestrator.runtimes.socket_directory import BELOW_DATA, is_short_enough
 from orchestrator.serve import stopped_by_signals
 from orchestrator.settings import Transport
 
@@ -55,8 +55,8 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     """
     given = _parser().parse_args(arguments)
     data_dir = given.data.absolute()
-    sockets = data_dir / "run"
-    if SocketDirectories(data_dir).root != sockets:
+    sockets = data_dir / BELOW_DATA
+    if not is_short_enough(sockets):
         raise ConfigurationError(
             f"The path {data_dir} is too long for sockets below it. Move the data directory."
         )

@@ -55,9 +55,9 @@ def _bind(listener: socket.socket, place: Place) -> None:
             listener.bind(str(place.path))
         finally:
             os.umask(before)
+        place.path.chmod(place.mode)  # first, for it is the owner's right
         if place.owner is not None:
             os.chown(place.path, *place.owner)
-        place.path.chmod(place.mode)
         listener.listen(BACKLOG)
     except OSError as error:
         raise ConfigurationError(

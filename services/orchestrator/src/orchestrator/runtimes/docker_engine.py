@@ -1,7 +1,6 @@
 """The Docker engine: its calls in threads, its failures in our words."""
 
 import asyncio
-import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -96,7 +95,7 @@ def _client(timeout_seconds: int) -> APIClient:
         if file is None or not _is_misread(error):
             raise
         raise RuntimeUnavailable(
-            f"Docker's configuration file {os.fsdecode(file)} is malformed. Mend or remove it, or "
+            f"Docker's configuration file {file!s} is malformed. Mend or remove it, or "
             "have DOCKER_CONFIG name a directory with another."
         ) from error
 
