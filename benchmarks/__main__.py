@@ -13,11 +13,13 @@ from benchmarks.interrupting import interrupting
 from benchmarks.measures import checkpoint, checkpoint_path, cold, memory, step, warm
 from benchmarks.preserving import preserving
 from benchmarks.readers import readers
+from benchmarks.takeover import takeover
 from benchmarks.way_out import transfer
 from orchestrator.logs import configure_logging
 from orchestrator.settings import RuntimeChoice
 
 MAX_TRANSFERS = 5
+MAX_TAKEOVERS = 5
 
 
 def main() -> int:
@@ -53,8 +55,9 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             *await sleeping(parts, rounds),
             await bound(parts, rounds),
             await transfer(parts, min(rounds, MAX_TRANSFERS)),
-            # The last, for its service takes over the leases of whoever gives no sign of life.
+            # The last, for their services take over the leases of whoever gives no sign of life.
             await readers(parts, directory, choice, rounds),
+            await takeover(parts, directory, choice, min(rounds, MAX_TAKEOVERS)),
         ]
 
 

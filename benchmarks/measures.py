@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from benchmarks.figures import Figure, figure
 from benchmarks.house import IMAGE, House, add_task
@@ -185,13 +186,14 @@ class _InstantModel:
 
     async def complete(
         self,
+        model: str,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         timeout_seconds: float,
         on_text: OnText | None = None,
     ) -> ModelTurn:
         """The next turn."""
-        del messages, tools, timeout_seconds, on_text
+        del model, messages, tools, timeout_seconds, on_text
         self._left -= 1
         if self._left < 0:
             return ModelTurn(Message(Role.ASSISTANT, "done"), Usage())
@@ -202,7 +204,7 @@ class _InstantModel:
 
 async def _time_loop(parts: House, task: NewTask, toolbox: Toolbox, steps: Steps) -> float:
     loop = AgentLoop(
-        agent=Agent("benchmark", "Measure.", 120_000, 60.0),
+        agent=Agent("benchmark", "Measure.", "instant", 120_000, 60.0),
         budget=BUDGET,
         model=_InstantModel(CALLS),
         toolbox=toolbox,
@@ -238,8 +240,8 @@ async def floor_of_worktree(parts: House, rounds: int) -> float:
     """Median milliseconds of making a worktree by git alone."""
     repository = Path(parts.workspace.repositories[0].url.path)
     times = []
-    for number in range(rounds):
-        path = repository.parent / f"floor-{number}"
+    for _ in range(rounds):
+        path = repository.parent / f"floor-{uuid4().hex}"
         times.append(
             await _time_command(
                 "git", "-C", str(repository), "worktree", "add", "-q", "--detach", str(path)

@@ -1,5 +1,6 @@
 """What it costs to bring checkpoints out of a container and back."""
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 
 from benchmarks.figures import Figure, figure
 from benchmarks.house import House
-from benchmarks.measures import MANY_FILES, MILLISECONDS, new_task
+from benchmarks.measures import MANY_FILES, MILLISECONDS, SETTLE_SECONDS, new_task
 from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.task import NewTask
 from orchestrator.flow.custody import Custody
@@ -82,11 +83,13 @@ async def _calls(tree: _Tree, rounds: int) -> list[Figure]:
     following = TaskExport(tree.custody.export, tree.task)
     plain, beside, pressed = [], [], []
     for number in range(rounds):
+        await asyncio.sleep(SETTLE_SECONDS)
         plain.append(await _call(tree.toolbox, f"p{number}"))
-        await following.finish(tree.leased)
-        beside.append(await _call(tree.toolbox, f"b{number}"))
+    for number in range(rounds):
         following.wake(tree.leased)
-        await following.finish(tree.leased)
+        await asyncio.sleep(SETTLE_SECONDS)  # the model thinks
+        beside.append(await _call(tree.toolbox, f"b{number}"))
+    await following.finish(tree.leased)
     for number in range(rounds):
         pressed.append(await _call(tree.toolbox, f"x{number}"))
         following.wake(tree.leased)

@@ -55,12 +55,13 @@ class _Reader(asyncio.Protocol):
 async def readers(parts: House, directory: Path, choice: RuntimeChoice, rounds: int) -> Figure:
     """From `append` in one process to a reader's socket in another, by way of the service."""
     count = rounds * 5
-    async with service(directory / "readers", choice, parts.database_url) as port:
+    settings = {"BERTH_DEPLOYMENT": "benchmarks-readers"}
+    async with service(directory / "readers", choice, parts.database_url, settings) as served:
         task = NewTask(secrets.token_hex(8), "measure", parts.workspace, (), (), Budget(1, 1, 1.0))
         await add_task(parts, task)
         loop = asyncio.get_running_loop()
         connections = [
-            await loop.create_connection(lambda: _Reader(task.id), "127.0.0.1", port)
+            await loop.create_connection(lambda: _Reader(task.id), "127.0.0.1", served.port)
             for _ in range(READERS)
         ]
         following = [reader for _, reader in connections]

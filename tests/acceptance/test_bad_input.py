@@ -400,7 +400,7 @@ def ended_task(service: Service, repositories: Path) -> str:
         ("POST", "{id}/fork", {"step": 4}, 422, "unknown_step", ("no step 4",)),
         ("POST", "{id}/fork", {"step": 3}, 422, "invalid_request", ("give a query",)),
         ("POST", "{id}/fork", {"step": 2, "query": " "}, 422, "invalid_request", ("empty",)),
-        ("POST", "{id}/fork", {"step": 2, "model": "m"}, 422, "invalid_request", ("model",)),
+        ("POST", "{id}/fork", {"step": 2, "agent": "m"}, 422, "invalid_request", ("agent",)),
         (
             "POST",
             "{id}/fork",

@@ -37,8 +37,8 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "no postgres": lambda _: parse_database_url(f"mysql://berth:{TOLD}@127.0.0.1/berth"),
     "proxy": lambda _: Upstream({"HTTP_PROXY": f"https://me:{TOLD}@127.0.0.1:1"}),
     "port of the proxy": lambda _: Upstream({"HTTP_PROXY": f"http://me:{TOLD}@127.0.0.1:x"}),
-    "model key": lambda _: OpenAIModel("http://127.0.0.1:1", f"{TOLD}ä", "m"),
-    "model address": lambda _: OpenAIModel(f"http://me:{TOLD}@127.0.0.1:1", "key", "m"),
+    "model key": lambda _: OpenAIModel("http://127.0.0.1:1", f"{TOLD}ä"),
+    "model address": lambda _: OpenAIModel(f"http://me:{TOLD}@127.0.0.1:1", "key"),
     "broken credentials": lambda path: read_credentials(credentials(path, BROKEN), {}),
     "odd credentials": lambda path: read_credentials(credentials(path, ODD), {}),
 }

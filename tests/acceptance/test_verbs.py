@@ -17,6 +17,7 @@ from tests.support.sleepers import short_sleep, until_sleeping
 from tests.support.tasks import Json, begun, events_of, succeed, until_ended
 
 ALL = ["one", "two", "three", "four"]
+OTHER_MODEL = "another-model"
 LAST = 8
 
 
@@ -41,7 +42,7 @@ class Scene:
 async def scene(own_service: Service) -> AsyncIterator[Scene]:
     with scripted_model(PLAYS) as scripted:
         async with overheard(scripted.url) as model:
-            own_service.settings = {"GPT_OSS_URL": model.url}
+            own_service.settings = {"GPT_OSS_URL": model.url, "LLM_MODELS": f"{OTHER_MODEL}, third"}
             await asyncio.to_thread(own_service.start)
             scene = Scene(own_service, model, own_service.client())
             yield scene
@@ -285,6 +286,41 @@ async def test_a_task_is_forked_from_its_steps(scene: Scene, fresh: SourceReposi
 
 
 @SANDBOX_ONLY
+async def test_another_model_is_asked_where_a_request_names_it(
+    scene: Scene, fresh: SourceRepository
+) -> None:
+    http, url = scene.http, str(fresh.path)
+
+    def asked() -> set[str]:
+        found = {request["model"] for request in scene.model.requests}
+        scene.model.requests.clear()
+        return found
+
+    parent = await succeed(http, "Run: echo one >> a.txt", repo_url=url)
+    usual = (await http.get("/health")).json()["model"]
+    assert usual["further"] == [OTHER_MODEL, "third"]
+    assert {parent["model"]} == asked() == {usual["name"]}
+    forked = await fork(http, parent["task_id"], 2, model=OTHER_MODEL)
+    assert forked["model"] == OTHER_MODEL
+    assert (await until_ended(http, forked["task_id"]))["status"] == "succeeded"
+    assert asked() == {OTHER_MODEL}
+    # What comes of it keeps to that model, until another one is asked for.
+    again = await say(http, forked["task_id"], "Run: echo two >> a.txt")
+    assert (await until_ended(http, again["task_id"]))["model"] == OTHER_MODEL
+    assert asked() == {OTHER_MODEL}
+    third = await succeed(http, "Run: true", continue_from=again["task_id"], model="third")
+    assert {third["model"]} == asked() == {"third"}
+    await scene.killed()
+    assert (await scene.http.get(f"/tasks/{third['task_id']}")).json() == third
+
+    for body in ({"query": "Run: true", "model": "fourth"}, {"query": "x", "model": ""}):
+        await refused(await scene.http.post("/orchestrate", json=body), 422, "invalid_request")
+    path = f"/tasks/{parent['task_id']}/fork"
+    response = await scene.http.post(path, json={"step": 2, "model": "fourth"})
+    assert OTHER_MODEL in (await refused(response, 422, "invalid_request"))["detail"]
+    assert asked() == set()
+
+
 async def test_a_running_task_is_forked_and_compared(scene: Scene, fresh: SourceRepository) -> None:
     http, seconds = scene.http, short_sleep()
     task_id = await begun(http, f"Steps: {seconds}", repo_url=str(fresh.path))

@@ -27,6 +27,7 @@ from orchestrator.errors import (
 )
 from orchestrator.model.openai_client import OpenAIModel, endpoint_url
 
+MODEL = "a-model"
 KEY = "sk-very-secret-0123456789"
 LIMIT = 5.0
 READ = ToolSpec("read", "Reads a file.", '{"type": "object", "properties": {"path": {}}}')
@@ -73,7 +74,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @asynccontextmanager
 async def model_at(url: str) -> AsyncIterator[OpenAIModel]:
-    model = OpenAIModel(url, KEY, "a-model")
+    model = OpenAIModel(url, KEY)
     try:
         yield model
     finally:
@@ -91,7 +92,7 @@ async def served(handler: Handler) -> AsyncIterator[str]:
 
 async def ask(url: str, query: str, seconds: float = LIMIT) -> ModelTurn:
     async with model_at(url) as model:
-        return await model.complete([Message(Role.USER, query)], [], seconds)
+        return await model.complete(MODEL, [Message(Role.USER, query)], [], seconds)
 
 
 async def fail(url: str, query: str = "plain", seconds: float = LIMIT) -> ModelFailure:
@@ -128,7 +129,7 @@ async def test_calls_come_as_the_model_wrote_them_and_go_back_with_its_results(
 ) -> None:
     messages = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "tools")]
     async with model_at(endpoint) as model:
-        turn = await model.complete(messages, [READ], LIMIT)
+        turn = await model.complete(MODEL, messages, [READ], LIMIT)
         assert turn.message == Message(
             Role.ASSISTANT,
             "I look.",
@@ -143,7 +144,7 @@ async def test_calls_come_as_the_model_wrote_them_and_go_back_with_its_results(
             Message(Role.TOOL, text, tool_call_id=call.id, step=1)
             for text, call in zip(["one", "two"], turn.message.tool_calls, strict=True)
         ]
-        last = await model.complete([*messages, turn.message, *results], [READ], LIMIT)
+        last = await model.complete(MODEL, [*messages, turn.message, *results], [READ], LIMIT)
     assert last.message.text == "onetwo"
 
 
@@ -162,7 +163,7 @@ async def test_two_requests_at_once_get_their_own_answers(endpoint: str) -> None
     async with model_at(endpoint) as model:
         turns = await asyncio.gather(
             *(
-                model.complete([Message(Role.USER, query)], [], LIMIT)
+                model.complete(MODEL, [Message(Role.USER, query)], [], LIMIT)
                 for query in ["plain", "no-tools"] * 8
             )
         )
@@ -220,7 +221,7 @@ async def test_a_cancelled_request_hangs_up() -> None:
         writer.close()
 
     async with served(handle) as url, model_at(url) as model, asyncio.timeout(10):
-        running = asyncio.create_task(model.complete([Message(Role.USER, "x")], [], 60))
+        running = asyncio.create_task(model.complete(MODEL, [Message(Role.USER, "x")], [], 60))
         await arrived.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -404,7 +405,7 @@ async def test_thoughts_go_back_with_the_calls_they_led_to_and_only_with_those()
         Message(Role.USER, "again"),
     ]
     async with served(handle) as url, model_at(url) as model:
-        turn = await model.complete(messages, [READ], LIMIT)
+        turn = await model.complete(MODEL, messages, [READ], LIMIT)
     assert turn.message.reasoning == "Hm."
     (request,) = seen
     assert request["model"] == "a-model"
@@ -452,13 +453,13 @@ def test_an_address_that_cannot_work_or_holds_a_secret_is_refused(url: str) -> N
 @pytest.mark.parametrize("key", ["geheim-ü", "two\nlines", "nul\0"])
 async def test_a_key_that_cannot_be_sent_is_refused_and_not_told(key: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        OpenAIModel("http://host", key, "a-model")
+        OpenAIModel("http://host", key)
     assert key not in str(refused.value)
 
 
 async def test_a_key_may_be_missing_or_have_space_around_it(endpoint: str) -> None:
     for key in ("", f" {KEY}\n"):
-        model = OpenAIModel(endpoint, key, "a-model")
-        turn = await model.complete([Message(Role.USER, "plain")], [], LIMIT)
+        model = OpenAIModel(endpoint, key)
+        turn = await model.complete(MODEL, [Message(Role.USER, "plain")], [], LIMIT)
         await model.close()
         assert turn.message.text == "Hello."

@@ -24,6 +24,7 @@ from orchestrator.errors import (
 )
 from orchestrator.model.openai_client import OpenAIModel
 
+MODEL = "a-model"
 LIMIT = 8.0
 ATTEMPTS = 3
 HEAD = (
@@ -132,10 +133,10 @@ async def ask(
     heard: Heard | None = None,
     idle_seconds: float = LIMIT,
 ) -> ModelTurn:
-    model = OpenAIModel(url, "key-0123456789", "a-model", idle_seconds=idle_seconds)
+    model = OpenAIModel(url, "key-0123456789", idle_seconds=idle_seconds)
     on_text = None if heard is None else heard.append
     try:
-        return await model.complete([Message(Role.USER, query)], [], seconds, on_text)
+        return await model.complete(MODEL, [Message(Role.USER, query)], [], seconds, on_text)
     finally:
         await model.close()
 
@@ -166,8 +167,8 @@ async def test_text_comes_in_pieces_while_the_model_still_speaks(endpoint: str) 
         times.append(time.monotonic())
         heard.append(piece)
 
-    model = OpenAIModel(endpoint, "key", "a-model")
-    turn = await model.complete([Message(Role.USER, "story")], [], LIMIT, on_text)
+    model = OpenAIModel(endpoint, "key")
+    turn = await model.complete(MODEL, [Message(Role.USER, "story")], [], LIMIT, on_text)
     ended = time.monotonic()
     await model.close()
 
@@ -495,9 +496,9 @@ async def test_a_connection_is_used_again_after_a_stream() -> None:
             await writer.drain()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    model = OpenAIModel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k", "m")
+    model = OpenAIModel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k")
     for _ in range(3):
-        await model.complete([Message(Role.USER, "x")], [], LIMIT)
+        await model.complete(MODEL, [Message(Role.USER, "x")], [], LIMIT)
     await model.close()
     server.close()
     assert connections == 1

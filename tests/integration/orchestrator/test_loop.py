@@ -43,7 +43,7 @@ from orchestrator.ports import Clock, Model, Steps
 
 E = TypeVar("E", bound=BerthError)
 Turn = dict[str, Any]
-AGENT = Agent("tester", "You work in a repository.", 100_000, 30.0)
+AGENT = Agent("tester", "You work in a repository.", "scripted", 100_000, 30.0)
 AMPLE = Budget(max_steps=100, max_tokens=1_000_000, max_seconds=60.0)
 PLAYS: dict[str, list[Turn]] = {}
 
@@ -110,7 +110,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def stage(endpoint: str) -> AsyncIterator[Stage]:
-    model = OpenAIModel(endpoint, "key", "scripted")
+    model = OpenAIModel(endpoint, "key")
     tools = PreparedTools(
         {"same": always("same"), "count": counting("result"), "read": always("content")},
         schemas={"read": PATH},

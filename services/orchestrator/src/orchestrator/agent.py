@@ -52,7 +52,7 @@ ONCE = "once"
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Who works on a task: its instructions and the habits of its loop.
+    """Who works on a task: its instructions, its model and the habits of its loop.
 
     A turn is unusable if it has neither an answer nor a call that can be run; `invalid_turns` of
     them in a row end a task. A call repeated `repeats_named` times with
@@ -61,6 +61,7 @@ class Agent:
 
     name: str
     instructions: str
+    model: str
     context_tokens: int
     model_timeout_seconds: float
     invalid_turns: int = 3
@@ -192,7 +193,9 @@ class AgentLoop:
             messages = [*self._messages, *_spoken(heard)]
             fitting = compact(messages, self._agent.context_tokens, estimate_schemas(self._tools))
             on_text = None if self._say is None else partial(self._say, self.ledger.steps)
-            turn = await self._model.complete(fitting, self._tools, allowed, on_text)
+            turn = await self._model.complete(
+                self._agent.model, fitting, self._tools, allowed, on_text
+            )
             distinct = with_distinct_calls(turn, messages)
             return Asked(distinct, self._clock.monotonic() - began, heard)
 

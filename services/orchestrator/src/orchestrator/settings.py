@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         validation_alias="LLM_MODEL",
         description="Model name sent to the endpoint.",
     )
+    llm_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias="LLM_MODELS",
+        description="Further models at the endpoint that a request may name; ',' between.",
+    )
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir(os.environ, os.geteuid()),
         description=(
@@ -297,8 +302,8 @@ class Settings(BaseSettings):
         ge=0.1,
         le=60.0,
         description=(
-            "Time between two signs of life of an orchestrator; after three missing ones others on "
-            "the same database take its tasks. The same for all of them."
+            "Time between two signs of life of an orchestrator. Others on the same database take "
+            "the tasks of one that is killed over within three. The same for all of them."
         ),
     )
     max_steps: int = Field(default=60, ge=1, description="Default and largest budget of steps.")
@@ -346,4 +351,11 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("llm_models", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -14,7 +14,7 @@ from orchestrator.domain.history import BROKEN_OFF, conversation_at, with_distin
 from orchestrator.domain.steps import EMPTY_ANSWER, StepRecord, UserMessage
 from orchestrator.ports import OnText
 
-AGENT = Agent("test", "Be brief.", 100_000, 10.0)
+AGENT = Agent("test", "Be brief.", "a-model", 100_000, 10.0)
 
 
 def call(id_: str, name: str = "count", arguments: str = "{}") -> ToolCall:
@@ -34,6 +34,7 @@ class Speaker:
 
     async def complete(
         self,
+        model: str,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         timeout_seconds: float,

@@ -1,77 +1,23 @@
-"""Requests: budgets granted, file names, and names that would fall on one another."""
+"""Requests: file names, and names that would fall on one another."""
 
-import math
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.budget import Budget
 from orchestrator.domain.request import (
     MAX_NAME_BYTES,
     MAX_PART_BYTES,
-    BudgetRequest,
     InlineFile,
     checked_file_name,
-    granted,
     require_distinct,
 )
 from orchestrator.errors import FileConflict, InvalidRequest
 
-LARGEST = Budget(60, 2_000_000, 1_800.0)
 NAMES = st.text(alphabet="ab./ ~é\\:*-\n\x00\u202e\ud800", max_size=12)
 PARTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
 PATHS = st.lists(PARTS.map("/".join), max_size=6)
-
-
-def test_what_is_not_asked_for_is_the_largest() -> None:
-    assert granted(BudgetRequest(), LARGEST) == LARGEST
-    assert granted(BudgetRequest(max_steps=3), LARGEST) == Budget(3, 2_000_000, 1_800.0)
-
-
-@given(
-    st.builds(
-        BudgetRequest,
-        st.none() | st.integers(-5, 100),
-        st.none() | st.integers(-5, 4_000_000),
-        st.none() | st.floats(),
-    )
-)
-def test_a_grant_is_what_was_asked_for_and_never_more_than_the_largest(
-    asked: BudgetRequest,
-) -> None:
-    try:
-        budget = granted(asked, LARGEST)
-    except InvalidRequest as error:
-        name = str(error.facts["field"]).removeprefix("budget.")
-        wanted = getattr(asked, name)
-        assert not 0 < wanted <= getattr(LARGEST, name)
-        return
-    for name in ("max_steps", "max_tokens", "max_seconds"):
-        wanted, got, most = (getattr(each, name) for each in (asked, budget, LARGEST))
-        assert 0 < got <= most
-        assert got == (most if wanted is None else wanted)
-
-
-@pytest.mark.parametrize(
-    ("asked", "field", "said"),
-    [
-        (BudgetRequest(max_steps=61), "budget.max_steps", "at most 60."),
-        (BudgetRequest(max_tokens=2_000_001), "budget.max_tokens", "at most 2,000,000."),
-        (BudgetRequest(max_seconds=1_801.0), "budget.max_seconds", "at most 1,800."),
-        (BudgetRequest(max_seconds=math.nan), "budget.max_seconds", "more than 0"),
-        (BudgetRequest(max_seconds=math.inf), "budget.max_seconds", "is inf"),
-        (BudgetRequest(max_steps=0), "budget.max_steps", "more than 0"),
-    ],
-)
-def test_a_refusal_names_the_field_and_the_limit(
-    asked: BudgetRequest, field: str, said: str
-) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        granted(asked, LARGEST)
-    assert refused.value.facts == {"field": field}
-    assert said in refused.value.detail
 
 
 @given(NAMES)

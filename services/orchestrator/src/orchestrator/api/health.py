@@ -18,10 +18,14 @@ class RuntimeBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """The model in use; `scripted` is true if its answers come from a script."""
+    """The model in use; `scripted` is true if its answers come from a script.
+
+    A request may name one of `further` instead.
+    """
 
     url: str
     name: str
+    further: list[str]
     scripted: bool
 
 
@@ -49,5 +53,7 @@ async def health(services: Use) -> HealthBody:
             enforced=list(info.enforced),
             not_enforced=list(info.not_enforced),
         ),
-        model=ModelBody(url=model.url, name=model.name, scripted=model.scripted),
+        model=ModelBody(
+            url=model.url, name=model.name, further=list(model.further), scripted=model.scripted
+        ),
     )

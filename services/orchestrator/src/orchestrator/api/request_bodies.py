@@ -21,6 +21,7 @@ MAX_REPOSITORIES = 16
 MAX_FILES = 64
 
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 
 
@@ -140,6 +141,9 @@ class OrchestrateBody(Strict):
         ),
     )
     budget: BudgetBody = BudgetBody()
+    model: ModelName | None = Field(
+        default=None, description="One of the deployment's models; default: its first."
+    )
     install_dependencies: bool = Field(
         default=False, description="Install the repository's dependencies before the work begins."
     )
@@ -176,6 +180,7 @@ class OrchestrateBody(Strict):
             ref=self.ref,
             files=tuple(each if isinstance(each, str) else each.to_file() for each in self.files),
             budget=self.budget.to_request(),
+            model=self.model,
             install_dependencies=self.install_dependencies,
             continue_from=self.continue_from,
             key=key,

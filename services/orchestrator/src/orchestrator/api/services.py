@@ -7,21 +7,23 @@ from fastapi import Depends, Request
 
 from orchestrator.flow.compare import Compare
 from orchestrator.flow.configure import Configure
+from orchestrator.flow.container_control import ContainerControl
 from orchestrator.flow.continuation import Say
 from orchestrator.flow.fork import Fork
 from orchestrator.flow.publish import Publish
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.submit import Submit
 from orchestrator.flow.uploads import Uploads
-from orchestrator.ports import EventLog, LiveTextChannel, Runtime, RuntimeInfo, TaskStore
+from orchestrator.ports import EventLog, LiveTextChannel, RuntimeInfo, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model answers."""
+    """Which model answers, and which others may be asked for."""
 
     url: str
     name: str
+    further: tuple[str, ...]
     scripted: bool
 
 
@@ -42,7 +44,7 @@ class Services:
     tasks: TaskStore
     events: EventLog
     live_text: LiveTextChannel
-    runtime: Runtime
+    containers: ContainerControl
     runtime_info: RuntimeInfo
     model: ModelInfo
     max_query_chars: int

@@ -69,6 +69,7 @@ class TaskBody(BaseModel):
     status: Literal["running", "succeeded", "failed", "cancelled"]
     stop_reason: str | None = None
     query: str
+    model: str = Field(default="", description="The model's name at the endpoint.")
     answer: str = ""
     changed_files: list[str] = []
     diff: str = ""
@@ -91,6 +92,7 @@ def task_body(task: Task) -> TaskBody:
         task_id=task.id,
         status=task.status.value,
         query=task.query,
+        model=task.model,
         dry_run=task.dry_run,
         workspace=_workspace_body(task),
         created_at=task.created_at,

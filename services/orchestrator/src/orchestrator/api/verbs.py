@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from orchestrator.api.request_bodies import BudgetBody, Strict, said
+from orchestrator.api.request_bodies import BudgetBody, ModelName, Strict, said
 from orchestrator.api.services import Use
 from orchestrator.api.task_body import TaskBody, task_body
 from orchestrator.api.tasks import IdempotencyKey, require_short
@@ -57,6 +57,9 @@ class ForkBody(Strict):
         description="What to do from there; without it the fork simply goes on.",
     )
     budget: BudgetBody = BudgetBody()
+    model: ModelName | None = Field(
+        default=None, description="One of the deployment's models; default: the same as before."
+    )
 
     @field_validator("query")
     @classmethod
@@ -117,7 +120,12 @@ async def fork(
     query = body.query or ""
     require_short(query, services)
     request = ForkRequest(
-        task_id, body.step, query, body.budget.to_request(), idempotency_key or ""
+        task_id,
+        body.step,
+        query,
+        body.budget.to_request(),
+        body.model,
+        idempotency_key or "",
     )
     task = await services.fork(request)
     response.headers["Location"] = f"/tasks/{task.id}"

@@ -3,8 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-MISSED_BEATS = 3
-"""An executor that was not heard of for so many heartbeats counts as dead."""
+LAPSE_BEATS = 2.5
+"""An executor that is silent for so many heartbeats counts as dead; two may be lost."""
+
+LOOKS_A_BEAT = 4
+"""How often one looks for the dead: whoever is killed is taken over within three heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Steadiness:
 
 def lapse(heartbeat_seconds: float) -> float:
     """Seconds without a heartbeat after which an executor counts as dead."""
-    return MISSED_BEATS * heartbeat_seconds
+    return LAPSE_BEATS * heartbeat_seconds
 
 
 def lost_leases(believed: Mapping[str, int], told: Mapping[str, int]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from orchestrator.domain.budget import Budget
 from orchestrator.errors import FileConflict, InvalidRequest, KeyReused
 
 MAX_NAME_BYTES = 512
@@ -41,6 +40,7 @@ class TaskRequest:
     ref: str | None = None
     files: tuple[InlineFile | str, ...] = ()
     budget: BudgetRequest = BudgetRequest()
+    model: str | None = None
     install_dependencies: bool = False
     continue_from: str | None = None
     dry_run: bool = False
@@ -49,12 +49,13 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """A fork as it was asked for; without a query it simply goes on."""
+    """A fork as it was asked for; without a query it simply goes on, with the parent's model."""
 
     parent: str
     step: int
     query: str = ""
     budget: BudgetRequest = BudgetRequest()
+    model: str | None = None
     key: str = ""
 
 
@@ -62,28 +63,6 @@ def key_reused() -> KeyReused:
     """The error for a key that came before with something else."""
     return KeyReused(
         "This Idempotency-Key came before with another request: take a new key for each request."
-    )
-
-
-def granted(asked: BudgetRequest, largest: Budget) -> Budget:
-    """The budget a task gets.
-
-    Raises:
-        InvalidRequest: More is asked for than the deployment allows, or nothing at all.
-    """
-    for name in ("max_steps", "max_tokens", "max_seconds"):
-        wanted, limit = getattr(asked, name), getattr(largest, name)
-        # So written that NaN is refused too.
-        if wanted is not None and not 0 < wanted <= limit:
-            raise InvalidRequest(
-                f"budget.{name} is {wanted}: ask for more than 0 and, on this deployment, at most "
-                f"{limit:,.10g}.",
-                field=f"budget.{name}",
-            )
-    return Budget(
-        asked.max_steps if asked.max_steps is not None else largest.max_steps,
-        asked.max_tokens if asked.max_tokens is not None else largest.max_tokens,
-        asked.max_seconds if asked.max_seconds is not None else largest.max_seconds,
     )
 
 

@@ -40,7 +40,8 @@ class NewTask:
     """A task that was accepted and is about to run.
 
     `query` is empty for a fork that only goes on. `request_digest` is of the request that made it
-    and came with a key of the caller's, so that another request with that key is noticed.
+    and came with a key of the caller's, so that another request with that key is noticed. `model`
+    is a name at the endpoint; empty: the deployment's own.
     """
 
     id: str
@@ -53,6 +54,7 @@ class NewTask:
     lineage: Lineage | None = None
     request_digest: str = ""
     dry_run: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Task:
     lineage: Lineage | None = None
     continued_by: str | None = None
     request_digest: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Say more to a task: to the running one, or by a task that goes on where an ended one stopped."""
 
-from orchestrator.domain.budget import Budget
 from orchestrator.domain.lineage import Lineage, Relation, continued
-from orchestrator.domain.request import TaskRequest, granted
+from orchestrator.domain.offer import Offer
+from orchestrator.domain.request import TaskRequest
 from orchestrator.domain.task import NewTask, Task
 from orchestrator.domain.workspace import FILES
 from orchestrator.errors import FileConflict, InvalidRequest, TaskStillRunning
@@ -17,13 +17,11 @@ SCOPE = "continue"
 class Continue:
     """Makes tasks that go on in the tree and the conversation of tasks that have ended."""
 
-    def __init__(
-        self, *, tasks: TaskStore, attach: Attach, accept: Accept, largest_budget: Budget
-    ) -> None:
+    def __init__(self, *, tasks: TaskStore, attach: Attach, accept: Accept, offer: Offer) -> None:
         self._tasks = tasks
         self._attach = attach
         self._accept = accept
-        self._largest_budget = largest_budget
+        self._offer = offer
 
     async def __call__(self, request: TaskRequest, earlier_id: str) -> Task:
         """Check, record and queue a task that continues another.
@@ -59,9 +57,10 @@ class Continue:
             workspace=earlier.workspace,
             start=earlier.start,
             files=files,
-            budget=granted(request.budget, self._largest_budget),
+            budget=self._offer.budget(request.budget),
             lineage=Lineage(earlier.id, Relation.CONTINUES),
             request_digest=admission.digest,
+            model=self._offer.model_named(request.model or earlier.model or None),
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from orchestrator.domain.fleet import dead_owners, lost_leases
+from orchestrator.domain.fleet import LOOKS_A_BEAT, dead_owners, lost_leases
 from orchestrator.errors import BerthError, ExecutorBuried, ExecutorReplaced
 from orchestrator.flow.running import RunningTasks
 from orchestrator.flow.shares import LeaseShares
@@ -52,7 +52,7 @@ class Fleet:
 
     async def look_after_others(self) -> None:
         """Take over the tasks of the dead until cancelled."""
-        await self._every(self._heartbeat_seconds / 2, self.take_over)
+        await self._every(self._heartbeat_seconds / LOOKS_A_BEAT, self.take_over)
 
     async def beat(self) -> None:
         """Write one heartbeat and act on what the database says of us.

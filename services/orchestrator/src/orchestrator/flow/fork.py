@@ -1,8 +1,8 @@
 """Begin a task from any step of another one."""
 
-from orchestrator.domain.budget import Budget
 from orchestrator.domain.lineage import Lineage, Relation
-from orchestrator.domain.request import ForkRequest, granted
+from orchestrator.domain.offer import Offer
+from orchestrator.domain.request import ForkRequest
 from orchestrator.domain.task import NewTask, Task
 from orchestrator.errors import InvalidRequest, UnknownStep
 from orchestrator.flow.accept import Accept
@@ -16,13 +16,11 @@ SCOPE = "fork"
 class Fork:
     """Makes tasks whose tree and conversation are another's as of one of its steps."""
 
-    def __init__(
-        self, *, tasks: TaskStore, recall: Recall, accept: Accept, largest_budget: Budget
-    ) -> None:
+    def __init__(self, *, tasks: TaskStore, recall: Recall, accept: Accept, offer: Offer) -> None:
         self._tasks = tasks
         self._recall = recall
         self._accept = accept
-        self._largest_budget = largest_budget
+        self._offer = offer
 
     async def __call__(self, request: ForkRequest) -> Task:
         """Check, record and queue a fork; its parent may run or have ended.
@@ -32,13 +30,14 @@ class Fork:
             UnknownStep: The parent has not completed that step.
             TreeGone: The parent was a scratch task, whose container belongs to it alone.
             KeyReused: The request's key came before, with another request.
-            InvalidRequest: The budget is too large, or there is nothing to do.
+            InvalidRequest: The budget is too large, there is no such model, or nothing to do.
         """
         parent = await self._tasks.get(request.parent)
         admission = await self._accept.admit(f"{SCOPE}/{parent.id}", request.key, request)
         if admission.known is not None:
             return await self._accept.queued(admission.known)
-        budget = granted(request.budget, self._largest_budget)
+        budget = self._offer.budget(request.budget)
+        model = self._offer.model_named(request.model or parent.model or None)
         refuse_scratch(parent)
         await require_step(self._tasks, parent, request.step)
         if not request.query:
@@ -53,6 +52,7 @@ class Fork:
                 budget=budget,
                 lineage=Lineage(parent.id, Relation.FORKS, request.step),
                 request_digest=admission.digest,
+                model=model,
             )
         )
 

@@ -131,6 +131,7 @@ class RunTask:
             install_dependencies=kept.install_dependencies,
             lineage=kept.lineage,
             dry_run=kept.dry_run,
+            model=kept.model,
         )
 
 

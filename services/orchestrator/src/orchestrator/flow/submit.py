@@ -2,9 +2,9 @@
 
 import asyncio
 
-from orchestrator.domain.budget import Budget
+from orchestrator.domain.offer import Offer
 from orchestrator.domain.repository import parse_repository_url
-from orchestrator.domain.request import TaskRequest, granted
+from orchestrator.domain.request import TaskRequest
 from orchestrator.domain.task import NewTask, Task
 from orchestrator.domain.workspace import Workspace, scratch_workspace, workspace_of
 from orchestrator.errors import InvalidRequest
@@ -30,13 +30,13 @@ class Submit:
         attach: Attach,
         accept: Accept,
         go_on: Continue,
-        largest_budget: Budget,
+        offer: Offer,
     ) -> None:
         self._repositories = repositories
         self._attach = attach
         self._accept = accept
         self._go_on = go_on
-        self._largest_budget = largest_budget
+        self._offer = offer
 
     async def __call__(self, request: TaskRequest) -> Task:
         """Check, resolve and record a task.
@@ -50,7 +50,8 @@ class Submit:
         if admission.known is not None:
             return await self._accept.queued(admission.known)
         workspace = _workspace(request, admission.task_id)
-        budget = granted(request.budget, self._largest_budget)
+        budget = self._offer.budget(request.budget)
+        model = self._offer.model_named(request.model)
         start = await asyncio.gather(
             *(
                 self._repositories.start_point(repository.url, repository.name, request.ref)
@@ -68,6 +69,7 @@ class Submit:
                 install_dependencies=request.install_dependencies,
                 request_digest=admission.digest,
                 dry_run=request.dry_run,
+                model=model,
             )
         )
 

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -147,7 +148,7 @@ class TaskWork:
         # Beside the outputs that an earlier task has kept in the tree.
         prefix = "" if task.lineage is None else f"{task.id}-"
         loop = AgentLoop(
-            agent=parts.agent,
+            agent=replace(parts.agent, model=task.model or parts.agent.model),
             budget=task.budget,
             model=parts.model,
             toolbox=KeptOutput(hands, hands, task.id, parts.tool_output_chars, prefix),

@@ -6,6 +6,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.flow.adopt import Adopt
 from orchestrator.flow.configure import Configure
+from orchestrator.flow.container_control import ContainerControl
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.pool import Pool
@@ -28,6 +29,7 @@ class Containers:
     running: RunningTasks
     adopt: Adopt
     reaper: Reaper
+    control: ContainerControl
 
 
 def make_containers(settings: Settings, outside: Outside) -> Containers:
@@ -60,7 +62,9 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     parts = ReaperParts(
         runtime, occupancy, metadata.tasks, metadata.holders, SystemClock(), executor
     )
-    return Containers(pool, lease, shares, running, adopt, Reaper(parts, _idle(settings)))
+    reaper = Reaper(parts, _idle(settings))
+    control = ContainerControl(runtime, metadata.tasks, occupancy)
+    return Containers(pool, lease, shares, running, adopt, reaper, control)
 
 
 def _idle(settings: Settings) -> IdleLimits:

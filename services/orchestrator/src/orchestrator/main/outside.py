@@ -73,7 +73,7 @@ async def start_outside(settings: Settings, stack: AsyncExitStack) -> Outside:
     info = await runtime.info()
     log.info("runtime_chosen", runtime=info.name, reason=info.reason,
              not_enforced=info.not_enforced)  # fmt: skip
-    model = OpenAIModel(model_info.url, settings.llm_api_key.get_secret_value(), settings.llm_model)
+    model = OpenAIModel(model_info.url, settings.llm_api_key.get_secret_value())
     stack.push_async_callback(model.close)
     repositories = _repositories(settings, credentials)
     objects = await open_objects(settings, stack)
@@ -155,13 +155,14 @@ async def _runtime(settings: Settings, stack: AsyncExitStack) -> Runtime:
 
 
 async def _model_endpoint(settings: Settings, stack: AsyncExitStack) -> ModelInfo:
+    name, further = settings.llm_model, settings.llm_models
     if settings.gpt_oss_url is not None:
-        return ModelInfo(endpoint_url(settings.gpt_oss_url), settings.llm_model, scripted=False)
+        return ModelInfo(endpoint_url(settings.gpt_oss_url), name, further, scripted=False)
     embedded = EmbeddedModel()
     stack.push_async_callback(embedded.stop)
     url = await embedded.start()
     log.warning("scripted_model", reason="GPT_OSS_URL is not set: answers come from a script")
-    return ModelInfo(url, settings.llm_model, scripted=True)
+    return ModelInfo(url, name, further, scripted=True)
 
 
 def _credentials(settings: Settings, http: ForgeHttp) -> Credentials:

@@ -2,6 +2,7 @@
 
 from orchestrator.api.services import Services
 from orchestrator.domain.budget import Budget
+from orchestrator.domain.offer import Offer
 from orchestrator.flow.accept import Accept
 from orchestrator.flow.attach import Attach
 from orchestrator.flow.compare import Compare
@@ -35,8 +36,12 @@ def make_services(
         runtime=outside.runtime_info.name,
     )
     attach = Attach(outside.objects, outside.repositories)
-    largest = Budget(settings.max_steps, settings.max_tokens, settings.max_seconds)
-    go_on = Continue(tasks=tasks, attach=attach, accept=accept, largest_budget=largest)
+    offer = Offer(
+        Budget(settings.max_steps, settings.max_tokens, settings.max_seconds),
+        settings.llm_model,
+        settings.llm_models,
+    )
+    go_on = Continue(tasks=tasks, attach=attach, accept=accept, offer=offer)
     return Services(
         version=VERSION,
         executor_id=metadata.identity.executor_id,
@@ -45,10 +50,10 @@ def make_services(
             attach=attach,
             accept=accept,
             go_on=go_on,
-            largest_budget=largest,
+            offer=offer,
         ),
         say=Say(tasks, go_on),
-        fork=Fork(tasks=tasks, recall=work.recall, accept=accept, largest_budget=largest),
+        fork=Fork(tasks=tasks, recall=work.recall, accept=accept, offer=offer),
         compare=Compare(tasks, containers.lease, work.require_tree),
         publish=_publish(settings, outside),
         configure=Configure(metadata.settings, outside.allowance, outside.secrets),
@@ -57,7 +62,7 @@ def make_services(
         tasks=tasks,
         events=metadata.events,
         live_text=metadata.live_text,
-        runtime=outside.runtime,
+        containers=containers.control,
         runtime_info=outside.runtime_info,
         model=outside.model_info,
         max_query_chars=settings.max_query_chars,

@@ -83,6 +83,7 @@ def _agent(settings: Settings) -> Agent:
     return Agent(
         name="default",
         instructions=INSTRUCTIONS,
+        model=settings.llm_model,
         context_tokens=settings.context_tokens,
         model_timeout_seconds=settings.model_timeout_seconds,
     )

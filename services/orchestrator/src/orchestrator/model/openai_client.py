@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible endpoint."""
+"""Chat models behind an OpenAI-compatible endpoint."""
 
 import asyncio
 import json
@@ -93,19 +93,15 @@ class OpenAIModel:
     Args:
         url: Base address of the endpoint, with or without `/v1`.
         api_key: Sent as a bearer token; never logged.
-        model: The model's name at the endpoint.
         idle_seconds: How long an answer that has begun may be silent.
 
     Raises:
         ConfigurationError: The address or the key cannot be used.
     """
 
-    def __init__(
-        self, url: str, api_key: str, model: str, *, idle_seconds: float = IDLE_SECONDS
-    ) -> None:
+    def __init__(self, url: str, api_key: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._url = endpoint_url(url)
         self._api_key = _sendable_key(api_key)
-        self._model = model
         self._idle_seconds = idle_seconds
         self._client = AsyncOpenAI(
             base_url=self._url,
@@ -116,6 +112,7 @@ class OpenAIModel:
 
     async def complete(
         self,
+        model: str,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         timeout_seconds: float,
@@ -123,7 +120,7 @@ class OpenAIModel:
     ) -> ModelTurn:
         """Ask for the next turn; see `ports.Model.complete`."""
         request: dict[str, Any] = {
-            "model": self._model,
+            "model": model,
             "messages": [_message_to_wire(message) for message in messages],
             "stream_options": {"include_usage": True},
         }

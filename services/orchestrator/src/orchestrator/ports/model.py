@@ -11,16 +11,17 @@ OnText = Callable[[TextDelta], None]
 
 
 class Model(Protocol):
-    """A chat model with tools."""
+    """Chat models with tools, at one endpoint."""
 
     async def complete(
         self,
+        model: str,
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
         timeout_seconds: float,
         on_text: OnText | None = None,
     ) -> ModelTurn:
-        """Ask for the next turn.
+        """Ask a model, by its name there, for the next turn.
 
         A turn that broke off may be asked for again: `on_text` then gets it from its beginning,
         as another attempt. The pieces of the last attempt make up the returned turn's text.

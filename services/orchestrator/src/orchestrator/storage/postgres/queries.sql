@@ -29,9 +29,9 @@ UPDATE workspaces SET settings = $2 WHERE id = $1 RETURNING id;
 -- Record a task as running; a task that is recorded already stays as it is.
 INSERT INTO tasks (
     id, workspace_id, runtime, query, start, max_steps, max_tokens, max_seconds, files,
-    install_dependencies, parent_id, relation, parent_step, request_digest, dry_run
+    install_dependencies, parent_id, relation, parent_step, request_digest, dry_run, model
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: finish_task

@@ -55,6 +55,7 @@ def task_values(task: NewTask, runtime: str) -> tuple[object, ...]:
         *_lineage_values(task.lineage),
         task.request_digest,
         task.dry_run,
+        storable_text(task.model),
     )
 
 
@@ -102,6 +103,7 @@ def task_from(row: asyncpg.Record) -> Task:
         lineage=_lineage(row),
         continued_by=row["continued_by"],
         request_digest=row["request_digest"],
+        model=row["model"],
     )
 
 
