@@ -48,9 +48,14 @@ def test_what_cannot_be_read_is_named(wrong: list[str], capsys: pytest.CaptureFi
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_a_data_directory_with_its_sockets_elsewhere_is_refused() -> None:
+def test_a_data_directory_with_its_sockets_elsewhere_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [*NEEDED, "--data", "/srv/" + "x" * 90]
     with pytest.raises(ConfigurationError, match="too long"):
-        read_options([*NEEDED, "--data", "/srv/" + "x" * 90])
+        read_options(arguments)
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.startswith("engine_proxy: The path /srv/xxx")
 
 
 def test_the_socket_has_mode_and_owner_and_goes(tmp_path: Path) -> None:
@@ -82,8 +87,7 @@ def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     assert place.path.read_text() == "kept"
 
 
-def test_a_directory_that_is_missing_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*NEEDED, "--listen", str(tmp_path / "none" / "s")]) == 1
-    assert f"cannot listen on {tmp_path}/none/s" in capsys.readouterr().err
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    place = Place(tmp_path / "none" / "s", 0o600)
+    with pytest.raises(ConfigurationError, match="in a directory that exists"), listening(place):
+        pass
