@@ -15,7 +15,6 @@ from orchestrator.domain.container import ContainerSpec, ContainerState, Reuse
 from orchestrator.domain.workspace import POOL_PREFIX
 from orchestrator.errors import ContainerStartFailed, RuntimeFailure, RuntimeUnavailable
 from orchestrator.runtimes.docker import DockerRuntime
-from orchestrator.runtimes.docker_engine import docker_problem
 from orchestrator.settings import Transport
 
 pytestmark = pytest.mark.docker
@@ -90,14 +89,14 @@ async def test_a_refusal_reaches_who_asked(
     require(await problem_with("docker"))
     with running_proxy(passable_directory, "theirs") as proxy:
         monkeypatch.setenv("DOCKER_HOST", proxy.address)
-        assert await docker_problem(IMAGE) is None
-        problem = await docker_problem("other:1")
-        assert problem is not None
-        assert "The image 'other:1' is not one of the deployment's." in problem
-        runtime = DockerRuntime(passable_directory, image=IMAGE, deployment="ours")
-        with pytest.raises(RuntimeFailure, match="is not the name of a container of theirs"):
-            await runtime.ensure(new_spec())
-        await runtime.close()
+        for image, deployment, reason in (
+            ("other:1", "theirs", "The image 'other:1' is not one of the deployment's"),
+            (IMAGE, "ours", "is not the name of a container of theirs"),
+        ):
+            runtime = DockerRuntime(passable_directory, image=image, deployment=deployment)
+            with pytest.raises(RuntimeFailure, match=reason):
+                await runtime.ensure(new_spec())
+            await runtime.close()
 
 
 async def test_without_an_engine_everything_says_so(

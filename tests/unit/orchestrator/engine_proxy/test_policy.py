@@ -1,5 +1,6 @@
 """Which calls go through, and as what."""
 
+import dataclasses
 import json
 from urllib.parse import urlencode
 
@@ -28,6 +29,13 @@ def ask(
     target = f"/v1.41{path}" + (f"?{urlencode(query)}" if query else "")
     text = b"" if body is None else json.dumps(body).encode()
     return decide(read_call(method.encode(), target.encode(), text), terms)
+
+
+def test_an_image_may_be_named_by_its_digest() -> None:
+    name = "registry.example:5000/team/agent@sha256:" + "0" * 64
+    terms = dataclasses.replace(TERMS, images=(name,))
+    for spelt in (name, name.replace("@", "%40")):
+        assert ask("GET", f"/images/{spelt}/json", terms=terms).path == f"/images/{name}/json"
 
 
 def test_facts_go_through() -> None:

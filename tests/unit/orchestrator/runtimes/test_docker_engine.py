@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RuntimeFailure, RuntimeUnavailable
-from orchestrator.runtimes.docker_engine import DockerEngine, docker_problem
+from orchestrator.runtimes.docker_engine import DockerEngine
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -77,10 +77,11 @@ async def test_a_malformed_configuration_of_docker_is_named(
     file.write_text(text)
     monkeypatch.setenv("DOCKER_CONFIG", str(passable_directory))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
-    async with await asyncio.start_unix_server(answering("404 None"), str(socket)):
-        problem = await docker_problem("berth-agent:1")
-    assert problem is not None
-    assert f"Docker's configuration file {file} is malformed." in problem
+    engine = DockerEngine()
+    async with await asyncio.start_unix_server(answering("200 OK"), str(socket)):
+        with pytest.raises(RuntimeUnavailable, match=f"configuration file {file} is malformed"):
+            await engine.call(lambda client: client.info())
+    await engine.close()
 
 
 @pytest.mark.parametrize("text", ["{", "", '{"auths": {}}', '{"HttpHeaders": {"a": "b"}}'])
@@ -91,8 +92,7 @@ async def test_what_docker_can_live_with_is_no_problem(
     (passable_directory / "config.json").write_text(text)
     monkeypatch.setenv("DOCKER_CONFIG", str(passable_directory))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
-    async with await asyncio.start_unix_server(answering("404 None"), str(socket)):
-        problem = await docker_problem("berth-agent:1")
-    assert problem == (
-        "The Docker engine has no image berth-agent:1; build it with ./scripts/images agent."
-    )
+    engine = DockerEngine()
+    async with await asyncio.start_unix_server(answering("200 OK"), str(socket)):
+        assert await engine.call(lambda client: client.info()) is not None
+    await engine.close()

@@ -139,7 +139,7 @@ class Guard:
 
     async def _require_image(self, wanted: str, version: str) -> None:
         for name in self._terms.images:
-            said = await self._engine.look_up(f"{version}/images/{quote(name, safe='/:')}/json")
+            said = await self._engine.look_up(f"{version}/images/{quote(name, safe='/:@')}/json")
             if said is not None and _read(_Image, said).id == wanted:
                 return
         raise EngineCallRefused(

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 from orchestrator.engine_proxy.call import Call, read_object
 from orchestrator.engine_proxy.creation import first_difference, judge_creation
@@ -77,7 +76,7 @@ def _facts(call: Call, _name: str, _terms: Terms) -> Order:
 
 
 def _image(call: Call, name: str, terms: Terms) -> Order:
-    if name not in {quote(image, safe="/:") for image in terms.images}:
+    if name not in terms.images:
         raise EngineCallRefused(f"The image {shown(name)} is not one of the deployment's.")
     return Order(call.method, call.path, call.query)
 
