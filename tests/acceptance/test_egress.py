@@ -119,7 +119,7 @@ async def test_there_is_no_other_way_out(open_service: Service, fresh: SourceRep
 async def is_reachable(rule: HostRule) -> bool:
     """Whether the host answers on its port."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             _, writer = await asyncio.open_connection(rule.host, min(rule.ports))
     except OSError:
         return False

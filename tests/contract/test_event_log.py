@@ -15,7 +15,7 @@ from orchestrator.errors import StorageFailure, TaskNotFound
 from orchestrator.ports import EventLog, TaskStore
 from orchestrator.storage.postgres import Database, PostgresEventLog, PostgresTaskStore
 
-SECONDS = 10.0
+SECONDS = 60.0
 FINISHED = NewEvent(EventKind.FINISHED, 3, {"status": "succeeded"})
 
 

@@ -13,7 +13,7 @@ from orchestrator.errors import DatabaseUnavailable
 from orchestrator.ports import LiveTextChannel, LiveTextReader
 from orchestrator.storage.postgres import Database, PostgresEventLog, PostgresLiveText
 
-SECONDS = 10.0
+SECONDS = 60.0
 MAX_HELD = 80_000
 
 

@@ -220,7 +220,7 @@ async def test_a_cancelled_request_hangs_up() -> None:
         gone.set()
         writer.close()
 
-    async with served(handle) as url, model_at(url) as model, asyncio.timeout(10):
+    async with served(handle) as url, model_at(url) as model, asyncio.timeout(60):
         running = asyncio.create_task(model.complete(MODEL, [Message(Role.USER, "x")], [], 60))
         await arrived.wait()
         running.cancel()

@@ -273,7 +273,7 @@ class TestToolbox:
             call(
                 worker,
                 "bash",
-                command="trap 'touch ended; exit' TERM; touch began; sleep 60 & wait",
+                command="trap 'touch ended; exit' TERM; touch began; sleep 600 & wait",
             )
         )
         await until_there(root / "began")
@@ -312,7 +312,7 @@ class TestToolbox:
         root = process.workspace / "tasks" / "t"
 
         async def keyed() -> ToolResult:
-            arguments: dict[str, object] = {"command": "touch began; sleep 60"}
+            arguments: dict[str, object] = {"command": "touch began; sleep 600"}
             async with worker.toolbox("t") as toolbox:
                 return await toolbox.call("bash", arguments, key="1")
 
@@ -329,10 +329,10 @@ class TestToolbox:
     ) -> None:
         await begin(worker, source)
         root = process.workspace / "tasks" / "t"
-        running = asyncio.create_task(call(worker, "bash", command="touch began; sleep 30"))
+        running = asyncio.create_task(call(worker, "bash", command="touch began; sleep 600"))
         await until_there(root / "began")
         process.process.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(WorkerUnreachable):
                 await running
         with pytest.raises(WorkerUnreachable):
@@ -357,7 +357,7 @@ class TestToolbox:
 
 
 async def until_there(path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists():
             await asyncio.sleep(0.01)
 

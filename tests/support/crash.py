@@ -24,8 +24,8 @@ from tests.support.victims import Victim, Victims
 
 from orchestrator.runtimes.processes import Process
 
-HELD_SECONDS = 10.0
-END_SECONDS = 45.0
+HELD_SECONDS = 30.0
+END_SECONDS = 120.0
 JOURNAL_SECONDS = 1.5
 ATTEMPTS = 10
 PAUSE_SECONDS = 0.01

@@ -256,7 +256,7 @@ async def serve_app(app: Starlette, host: str = "127.0.0.1") -> AsyncIterator[st
     server = _Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.started:
                 await asyncio.sleep(0.005)
         yield f"http://{host}:{listener.getsockname()[1]}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-ASKED_SECONDS = 20.0
+ASKED_SECONDS = 60.0
 Json = dict[str, Any]
 
 

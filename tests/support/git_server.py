@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 CHUNK = 64 * 1024
 RESULT = "application/x-git-upload-pack-result"
 ADVERTISEMENT = "application/x-git-upload-pack-advertisement"

@@ -21,7 +21,7 @@ from tests.support.runtimes import IMAGE, Bench
 
 from orchestrator.runtimes.processes import Process, process_of
 
-STOP_SECONDS = 15.0
+STOP_SECONDS = 60.0
 ANNOUNCEMENT = "Berth listens on "
 # What a developer has set must not reach the services of tests.
 OURS = ("BERTH_", "DATABASE_URL", "GPT_OSS_URL", "LLM_")

@@ -139,7 +139,7 @@ def _loopback() -> tuple[Endpoint, dict[str, str]]:
 
 async def _answers(process: "subprocess.Popen[bytes]", endpoint: Endpoint, log: Path) -> None:
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         httpx2.AsyncClient(transport=transport(endpoint), base_url=endpoint.url) as client,
     ):
         while True:

@@ -138,18 +138,18 @@ async def test_an_installer_that_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dependencies, "INSTALL_TIMEOUT_SECONDS", 0.3)
-    told = await install(script(tmp_path, "sleep 60 & wait"), tmp_path, tmp_path / "caches", {})
+    told = await install(script(tmp_path, "sleep 600 & wait"), tmp_path, tmp_path / "caches", {})
     assert told == "x.lock: manager was ended after 0 s."
 
 
 async def test_one_that_leaves_something_running(tmp_path: Path) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         told = await install(
-            script(tmp_path, "sleep 60 & echo $! > pid"), tmp_path, tmp_path / "caches", {}
+            script(tmp_path, "sleep 600 & echo $! > pid"), tmp_path, tmp_path / "caches", {}
         )
     assert told == "x.lock: dependencies installed by manager."
     pid = (tmp_path / "pid").read_text().strip()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
             await asyncio.sleep(0.01)
 

@@ -51,13 +51,13 @@ async def start(rest: str) -> asyncio.subprocess.Process:
 )
 async def test_it_ends_as_the_worker_does(rest: str, status: int) -> None:
     process = await start(rest)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await process.wait() == status
 
 
 async def test_it_reaps_what_others_leave() -> None:
     process = await start(ORPHAN)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         out, _ = await process.communicate()
     assert (out, process.returncode) == (b"reaped\n", 0)
 
@@ -65,7 +65,7 @@ async def test_it_reaps_what_others_leave() -> None:
 async def test_it_passes_on_the_signal_to_end() -> None:
     process = await start(WAIT)
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await process.stdout.readline() == b"ready\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         os.kill(int(children), signal.SIGTERM)

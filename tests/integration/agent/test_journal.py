@@ -19,7 +19,7 @@ from orchestrator.tools.mcp_toolbox import PROTOCOL
 
 APPEND = {"command": "echo a >> log; cat log"}
 SLOW = {"command": "echo a >> log; touch began; sleep 1; echo b >> log; cat log"}
-ENDLESS = {"command": "echo a >> log; touch began; sleep 60; echo b >> log"}
+ENDLESS = {"command": "echo a >> log; touch began; sleep 600; echo b >> log"}
 PATIENCE_SECONDS = 20.0
 """Far below the length of the endless command."""
 
@@ -89,7 +89,7 @@ async def claimed(directory: Path) -> AsyncIterator[Claimed]:
 
 
 async def until_there(path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists():
             await asyncio.sleep(0.01)
 
@@ -194,7 +194,7 @@ class TestTheCallerIsGone:
             caller = asyncio.create_task(
                 elsewhere.call("bash", command, progress_callback=progress)
             )
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await told.wait()
             caller.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -319,7 +319,7 @@ class TestInterrupt:
         assert changes["changed_files"] == ["began", "log"]
 
     async def test_what_it_did_is_what_the_next_goes_back_to(self, directory: Path) -> None:
-        second = {"command": "echo c >> log; touch again; sleep 60"}
+        second = {"command": "echo c >> log; touch again; sleep 600"}
         async with claimed(directory) as worker:
             caller = worker.begin(ENDLESS)
             await worker.began()

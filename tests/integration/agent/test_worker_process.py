@@ -309,7 +309,7 @@ class TestBadRequests:
         writer.close()
         await writer.wait_closed()
         repositories = worker.workspace / "repositories"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not repositories.is_dir() or list(repositories.iterdir()):
                 await asyncio.sleep(0.01)
         assert "Traceback" not in worker.log
@@ -333,7 +333,7 @@ class TestEnd:
         pids = worker.workspace / "tasks" / "t" / "pids"
         stubborn = "trap '' TERM; sleep 600 & echo $$ $! > pids; wait"
         call = asyncio.create_task(bash(client, stubborn))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (pids.exists() and pids.read_text().endswith("\n")):
                 await asyncio.sleep(0.01)
         began = time.monotonic()
@@ -379,7 +379,7 @@ class TestEnd:
 
             async def half() -> AsyncIterator[bytes]:
                 yield content[:100_000]
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while not any(repositories.glob(".incoming-*/bundle")):
                         await asyncio.sleep(0.01)
                 worker.process.kill()

@@ -129,7 +129,7 @@ class TestRestore:
         await hall.record(2, "bash", {"command": "echo 2 >> log"})
         await hall.record(3, "bash", {"command": "echo 3 >> log; sleep 30"})
         half = asyncio.create_task(machine.restore(task, new.worker))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "+3" not in ((await _patch_or_nothing(new)) or ""):
                 await asyncio.sleep(0.05)
         half.cancel()
@@ -383,7 +383,7 @@ class TestTidy:
             tidy.begin(_ended(task), 1)
             await asyncio.sleep(0)
             assert not asked.is_set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asked.wait()
         await tidy.stop()
 

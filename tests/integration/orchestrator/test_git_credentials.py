@@ -164,7 +164,7 @@ async def test_it_is_in_no_command_line(tmp_path: Path, server: GitServer) -> No
     repositories = build(tmp_path, f'url = "{server.url("")}"', f'token = "{TOKEN}"')
     server.drip = True
     asking = asyncio.create_task(start(repositories, server.url("acme/private")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.requests:
             await asyncio.sleep(0.01)
     own = process_of(os.getpid())

@@ -25,7 +25,7 @@ def test_we_are_alive_and_nobody_has_a_number_beyond_the_largest() -> None:
 
 
 async def test_another_start_time_is_another_process() -> None:
-    child = await spawn("echo; exec sleep 60")
+    child = await spawn("echo; exec sleep 600")
     found = process_of(child.pid)
     assert found is not None
     stranger = replace(found, started=found.started - 1)
@@ -71,7 +71,7 @@ async def test_children_are_told_to_end_first() -> None:
 
 
 async def test_a_process_whose_child_ignores_it_is_killed() -> None:
-    parent = await spawn("sh -c 'trap \"\" TERM; echo; exec sleep 60'; echo over")
+    parent = await spawn("sh -c 'trap \"\" TERM; echo; exec sleep 600'; echo over")
     found = process_of(parent.pid)
     assert found is not None
     (child,) = found.children()
