@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,11 @@ class Proxy:
             self.process.stdout.close()
         return code
 
+    def remove(self) -> None:
+        """End it if it still runs, and remove its directory."""
+        self.stop()
+        shutil.rmtree(self.directory)
+
 
 def start_proxy(
     data_dir: Path,
@@ -97,7 +103,7 @@ def running_proxy(data_dir: Path, deployment: str, **named: object) -> Iterator[
     try:
         yield proxy
     finally:
-        proxy.stop()
+        proxy.remove()
 
 
 @dataclass(slots=True)
@@ -142,4 +148,4 @@ class ProxiedBench(Bench):
         """Remove all that the runtimes made, and end the proxies."""
         await Bench.clean(self)
         for proxy in self.proxies.values():
-            proxy.stop()
+            proxy.remove()
