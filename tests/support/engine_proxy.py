@@ -70,7 +70,6 @@ def start_proxy(
     *,
     transport: Transport = Transport.SOCKET,
     engine: Path = ENGINE,
-    more: Sequence[str] = (),
 ) -> Proxy:
     """Start a proxy and wait until it listens."""
     directory = Path(tempfile.mkdtemp(prefix="berth-proxy-"))
@@ -78,7 +77,7 @@ def start_proxy(
         *(sys.executable, "-m", "orchestrator.engine_proxy"),
         *("--listen", str(directory / "engine.sock"), "--engine", str(engine)),
         *("--data", str(data_dir), "--deployment", deployment, "--image", IMAGE),
-        *("--transport", transport.value, *more),
+        *("--transport", transport.value),
     )
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -97,9 +96,9 @@ def start_proxy(
 
 
 @contextmanager
-def running_proxy(data_dir: Path, deployment: str, **named: object) -> Iterator[Proxy]:
+def running_proxy(data_dir: Path, deployment: str, *, engine: Path = ENGINE) -> Iterator[Proxy]:
     """A proxy that is stopped at the end."""
-    proxy = start_proxy(data_dir, deployment, **named)  # type: ignore[arg-type]
+    proxy = start_proxy(data_dir, deployment, engine=engine)
     try:
         yield proxy
     finally:
