@@ -40,7 +40,7 @@ async def test_the_next_task_feels_them(service: Service, fresh: SourceRepositor
         place = f"/workspaces/{first['workspace']['id']}/settings"
         before = (await http.get(place)).json()
         assert before["settings"]["container"] == dict.fromkeys(
-            ("memory_bytes", "cpus", "pids", "open_files", "file_bytes")
+            ("memory_bytes", "cpus", "pids", "open_files", "file_bytes", "disk_bytes")
         )
 
         wanted = {
@@ -74,7 +74,9 @@ async def test_the_next_task_feels_them(service: Service, fresh: SourceRepositor
         ({"container": {"pids": 10**6}}, "setting_refused", "BERTH_WORKSPACE_MAX_PIDS"),
         ({"egress": {"hosts": [OTHER]}}, "setting_refused", "BERTH_WORKSPACE_EGRESS_ALLOW"),
         ({"egress": {"hosts": [f"{PERMITTED}:9/../"]}}, "setting_refused", "egress.hosts"),
-        ({"container": {"disk_bytes": 5}}, "invalid_request", "there is no such field"),
+        ({"container": {"disk_bytes": 2**50}}, "setting_refused", "BERTH_WORKSPACE_MAX_DISK_BYTES"),
+        ({"container": {"disk_bytes": 5}}, "invalid_request", "container.disk_bytes"),
+        ({"container": {"inodes": 5}}, "invalid_request", "there is no such field"),
         ({"container": {"pids": "64"}}, "invalid_request", "container.pids"),
         ({"container": {"memory_bytes": 1}}, "invalid_request", "container.memory_bytes"),
         ([], "invalid_request", "one JSON object"),

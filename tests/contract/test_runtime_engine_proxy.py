@@ -43,6 +43,7 @@ async def test_a_containers_life(proxied: ProxiedBench) -> None:
     assert again.how is Reuse.START
     assert (await inside(again, "print(open('/workspace/work').read())")).out == "kept\n"
     assert isinstance(await runtime.logs(spec.name, 5), str)
+    assert await runtime.disk_use(spec.name)
     assert await runtime.tidy([spec.name]) == []
     assert (await runtime.info()).name == "docker"
     await runtime.remove(spec.name)

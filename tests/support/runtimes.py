@@ -25,6 +25,8 @@ from orchestrator.runtimes.sandbox_record import SandboxRecord
 from orchestrator.settings import Transport
 
 IMAGE = os.environ.get("BERTH_AGENT_IMAGE", "berth-agent:0.1.0")
+ENGINE_RUNTIME = os.environ.get("BERTH_DOCKER_RUNTIME")
+"""Such as `runsc`: the Docker engine's runtime that containers of tests use."""
 SANDBOX_UID = 10001
 MIB = 2**20
 LIMITS = Limits(memory_bytes=512 * MIB, cpus=2.0, pids=128)
@@ -33,7 +35,9 @@ STAND_IN = ("python3", "-c", (Path(__file__).parent / "stand_in.py").read_text(e
 
 async def problem_with(kind: str) -> str | None:
     """Why a runtime cannot be tested on this machine."""
-    return await (docker_problem(IMAGE) if kind == "docker" else sandbox_problem(SANDBOX_UID))
+    if kind == "docker":
+        return await docker_problem(IMAGE, ENGINE_RUNTIME)
+    return await sandbox_problem(SANDBOX_UID)
 
 
 def require(problem: str | None) -> None:
@@ -85,6 +89,7 @@ class Bench:
     kind: str
     deployment: str = field(default_factory=lambda: f"t-{uuid.uuid4().hex[:8]}")
     data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="berth-")))
+    engine_runtime: str | None = ENGINE_RUNTIME
     _made: list[Runtime] = field(default_factory=list)
     _deployments: list[str] = field(default_factory=list)
     _networks: list[str] = field(default_factory=list)
@@ -108,6 +113,7 @@ class Bench:
                 transport=transport,
                 start_timeout_seconds=start_timeout_seconds,
                 agent_command=agent_command,
+                engine_runtime=self.engine_runtime,
             )
             if transport is Transport.TCP:
                 self._networks.append(f"berth-{deployment}")

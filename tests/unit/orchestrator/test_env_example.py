@@ -15,6 +15,6 @@ def test_the_committed_file_names_every_setting_as_it_is() -> None:
 def test_names_users_know_have_no_prefix_and_ours_have_one() -> None:
     names = {variable_name(name, field) for name, field in Settings.model_fields.items()}
 
-    known = {"DATABASE_URL", "GCS_BUCKET", "GPT_OSS_URL", "LLM_API_KEY", "LLM_MODEL"}
+    known = {"DATABASE_URL", "GCS_BUCKET", "GPT_OSS_URL", "LLM_API_KEY", "LLM_MODEL", "LLM_MODELS"}
     assert {*known, "BERTH_DATA_DIR"} <= names
     assert all(name.startswith("BERTH_") for name in names - known)

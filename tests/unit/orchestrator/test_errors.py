@@ -49,6 +49,7 @@ GOLDEN = {
     "tree_gone": 410,
     "worker_refused": 503,
     "bundle_refused": 503,
+    "disk_exhausted": 507,
     "work_lost": 503,
     "model_failure": 502,
     "model_unavailable": 502,

@@ -37,6 +37,7 @@
     │   ├── TreeGone
     │   ├── WorkerRefused
     │   ├── BundleRefused
+    │   ├── DiskExhausted
     │   └── WorkLost
     ├── ModelFailure              the model endpoint
     │   ├── ModelUnavailable
@@ -347,6 +348,13 @@ class BundleRefused(RuntimeFailure):
     """What a container hands out as its checkpoints is broken, too large or crafted to do harm."""
 
     code = "bundle_refused"
+
+
+class DiskExhausted(RuntimeFailure):
+    """A container was stopped because its workspace went on growing above its limit."""
+
+    code = "disk_exhausted"
+    status = 507
 
 
 class WorkLost(RuntimeFailure):

@@ -226,6 +226,14 @@ class Settings(BaseSettings):
     container_file_bytes: int = Field(
         default=8 * GIB, ge=MIB, description="Largest file that a container may write."
     )
+    container_disk_bytes: int = Field(
+        default=10 * GIB,
+        ge=64 * MIB,
+        description=(
+            "What a workspace may hold on disk, its clones and trees included; measured now and "
+            "then."
+        ),
+    )
     docker_runtime: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
@@ -258,6 +266,11 @@ class Settings(BaseSettings):
         default=None,
         ge=MIB,
         description="How far a workspace's settings may raise its largest file; unset: not.",
+    )
+    workspace_max_disk_bytes: int | None = Field(
+        default=None,
+        ge=64 * MIB,
+        description="How far a workspace's settings may raise its disk limit; unset: not.",
     )
     start_timeout_seconds: float = Field(
         default=60.0, gt=0, description="Longest time a container's worker may take to answer."

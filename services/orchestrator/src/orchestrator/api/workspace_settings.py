@@ -32,6 +32,9 @@ class ContainerSettingsBody(Strict):
     pids: int | None = Field(default=None, ge=32, description="Processes and threads.")
     open_files: int | None = Field(default=None, ge=256, description="Of one process.")
     file_bytes: int | None = Field(default=None, ge=MIB, description="Size of one file.")
+    disk_bytes: int | None = Field(
+        default=None, ge=64 * MIB, description="What the workspace may hold on disk."
+    )
 
 
 class EgressSettingsBody(Strict):
@@ -131,6 +134,7 @@ class LimitsBody(BaseModel):
     pids: int
     open_files: int
     file_bytes: int
+    disk_bytes: int
 
 
 class EffectiveEgressBody(BaseModel):

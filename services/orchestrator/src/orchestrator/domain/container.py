@@ -8,6 +8,7 @@ from pathlib import Path
 
 MAX_OPEN_FILES = 8_192
 MAX_FILE_BYTES = 8 * 2**30
+MAX_DISK_BYTES = 10 * 2**30
 MEMORY_SHARE_OF_TMPFS = 4
 
 
@@ -35,7 +36,8 @@ class Reuse(StrEnum):
 class Limits:
     """What a container may use at most.
 
-    `open_files` counts those of one process, `file_bytes` is the size of one file. What lies in
+    `open_files` counts those of one process, `file_bytes` is the size of one file, `disk_bytes` of
+    all that a workspace keeps, which is watched from outside (`domain.disk`). What lies in
     temporary file systems counts as memory, and each of them holds `temporary_bytes`.
     """
 
@@ -44,6 +46,12 @@ class Limits:
     pids: int
     open_files: int = MAX_OPEN_FILES
     file_bytes: int = MAX_FILE_BYTES
+    disk_bytes: int = MAX_DISK_BYTES
+
+    @property
+    def largest_file_bytes(self) -> int:
+        """The size of one file that is let grow: a larger one could not be kept."""
+        return min(self.file_bytes, self.disk_bytes)
 
     @property
     def temporary_bytes(self) -> int:

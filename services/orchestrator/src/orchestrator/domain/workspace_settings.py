@@ -20,6 +20,7 @@ class ContainerChoice:
     pids: int | None = None
     open_files: int | None = None
     file_bytes: int | None = None
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

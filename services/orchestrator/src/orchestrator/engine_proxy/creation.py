@@ -188,7 +188,14 @@ def _limits(host: _HostConfig) -> Limits:
     open_files, file_bytes = host.ulimit("nofile"), host.ulimit("fsize")
     if open_files <= 0 or file_bytes <= 0:
         raise EngineCallRefused("HostConfig.Ulimits must bound nofile and fsize.")
-    return Limits(host.memory, host.nano_cpus / BILLION, host.pids, open_files, file_bytes)
+    return Limits(
+        memory_bytes=host.memory,
+        cpus=host.nano_cpus / BILLION,
+        pids=host.pids,
+        open_files=open_files,
+        file_bytes=file_bytes,
+        disk_bytes=file_bytes,  # the engine is told of the smaller one only
+    )
 
 
 def _image(image: str) -> str:

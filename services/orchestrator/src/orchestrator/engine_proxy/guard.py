@@ -104,7 +104,8 @@ class Guard:
         found = None if said is None else _read(_Container, said)
         labels = None if found is None else found.config.labels or {}
         what = f"container {condition.name}"
-        self._require_own(labels, what, hides=condition.hides)
+        if labels is None or not self._terms.owns_container(labels):
+            self._require_own(labels, what, hides=condition.hides)
         if found is None:
             raise _unknown(what)
         if condition.is_mounted:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from orchestrator.engine_proxy.call import Call, read_object
 from orchestrator.engine_proxy.creation import first_difference, judge_creation
+from orchestrator.engine_proxy.measuring import judge_measuring
 from orchestrator.engine_proxy.order import ID, Order, OwnContainer, OwnNetwork, OwnVolume
 from orchestrator.engine_proxy.terms import Terms, shown
 from orchestrator.errors import EngineCallRefused
 from orchestrator.runtimes.docker_container import DEPLOYMENT_LABEL, HOME_LABEL, PLACE_LABEL
+from orchestrator.runtimes.docker_disk import PREFIX as MEASURING_PREFIX
 from orchestrator.runtimes.docker_objects import NETWORK_OPTIONS
 from orchestrator.settings import Transport
 
@@ -93,11 +95,12 @@ def _filters(call: Call, terms: Terms) -> str:
     """The filters of a list, written anew."""
     filters = read_object(call.query.get("filters", "{}"))
     labels = filters.get("label")
+    ours = {terms.label, terms.measuring_label}
     if (
         filters.keys() != {"label"}
         or not isinstance(labels, list)
-        or terms.label not in labels
-        or not all(each == terms.label or _is_place(each) for each in labels)
+        or not ours.intersection(each for each in labels if isinstance(each, str))
+        or not all(_is_place(each) or each in ours for each in labels)
     ):
         raise EngineCallRefused(f"Lists are given with the filter label={terms.label} only.")
     return json.dumps({"label": labels})
@@ -109,7 +112,8 @@ def _is_place(label: object) -> bool:
 
 def _create(call: Call, _name: str, terms: Terms) -> Order:
     name = call.query.get("name", "")
-    body, conditions = judge_creation(name, read_object(call.body), terms)
+    judge = judge_measuring if name.startswith(MEASURING_PREFIX) else judge_creation
+    body, conditions = judge(name, read_object(call.body), terms)
     return Order(call.method, call.path, {"name": name}, body, conditions)
 
 
@@ -131,7 +135,7 @@ def _rename(call: Call, name: str, terms: Terms) -> Order:
 
 
 def _on_container(call: Call, name: str, terms: Terms, condition: OwnContainer) -> Order:
-    terms.container(name)
+    terms.require_container(name)
     # By its id, so that it is the very container that was looked at.
     path = f"/containers/{ID}" + call.path.removeprefix(f"/containers/{name}")
     return Order(call.method, path, call.query, conditions=(condition,))

@@ -9,6 +9,8 @@ from orchestrator.domain.workspace import CONTAINER_PREFIX, POOL_PREFIX
 from orchestrator.errors import EngineCallRefused
 from orchestrator.runtimes.deployment import Deployment
 from orchestrator.runtimes.docker_container import DEPLOYMENT_LABEL
+from orchestrator.runtimes.docker_disk import MEASURES_LABEL
+from orchestrator.runtimes.docker_disk import PREFIX as MEASURING_PREFIX
 from orchestrator.runtimes.docker_work import VOLUME_PREFIX
 from orchestrator.settings import Transport
 
@@ -44,9 +46,26 @@ class Terms:
         """The deployment's network, if it has one."""
         return f"berth-{self.deployment.name}"
 
+    @property
+    def measuring_label(self) -> str:
+        """The label of the containers that measure the deployment's disks."""
+        return f"{MEASURES_LABEL}={self.deployment.name}"
+
     def owns(self, labels: Mapping[str, str] | None) -> bool:
         """True if a thing with these labels is the deployment's."""
         return (labels or {}).get(DEPLOYMENT_LABEL) == self.deployment.name
+
+    def owns_container(self, labels: Mapping[str, str]) -> bool:
+        """True if a container with these labels is the deployment's, or measures its disks."""
+        return self.owns(labels) or labels.get(MEASURES_LABEL) == self.deployment.name
+
+    def require_container(self, name: str) -> None:
+        """Require the name of a container, or of one that measures the disk of one.
+
+        Raises:
+            EngineCallRefused: The deployment cannot have one of this name.
+        """
+        self.container(name.removeprefix(MEASURING_PREFIX))
 
     def container(self, name: str) -> str:
         """The plain name of the container that is named so on the engine.

@@ -12,6 +12,7 @@ from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
 from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
+from orchestrator.flow.disk import DiskGuard
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.tree_keeper import TreeKeeper
@@ -26,6 +27,8 @@ REVIVALS = 3
 Prepared = Callable[[Leased, PreparedTask], Awaitable[None]]
 Admit = Callable[[Container], AbstractAsyncContextManager[Admission]]
 """Opens the way out of a container for the task."""
+Watch = Callable[[Leased], AbstractAsyncContextManager[DiskGuard]]
+"""Has the container's disk watched for the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Hands:
         prepared: Told each time the tree stands in a container.
         keeper: Brings the tree back where it is missing, and its changes out.
         admit: Lets the task out of it.
+        watch: Watches its disk; None if nobody does.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Hands:
         *,
         admit: Admit,
         keeper: TreeKeeper | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._task = task
         self._generation = generation
@@ -73,6 +78,8 @@ class Hands:
         self._admit = admit
         self._prepared = prepared
         self._admission: Admission | None = None
+        self._watch = watch
+        self._guard: DiskGuard | None = None
         self._holding = AsyncExitStack()
         self._keeper = keeper
         self._leased: Leased | None = None
@@ -126,12 +133,12 @@ class Hands:
         self._latest, self._has_latest = latest, True
         if self._keeper is not None and self._leased is not None:
             self._keeper.changed(self._leased)
-        refusals = self._refusals()
-        if not refusals:
-            return result
         # Many a program hides from its user what a proxy has told it.
-        told = "\n".join(f"[The network: {sentence}]" for sentence in refusals)
-        return replace(result, text=f"{result.text}\n{told}")
+        told = [f"[The network: {sentence}]" for sentence in self._refusals()]
+        overfull = "" if self._guard is None else self._guard.take_sentence()
+        if overfull:
+            told.append(f"[The disk: {overfull}]")
+        return replace(result, text="\n".join([result.text, *told])) if told else result
 
     async def keep_output(self, task_id: str, name: str, text: str) -> str:
         """Keep a long tool output in the task's tree; returns the path the model can read."""
@@ -171,6 +178,7 @@ class Hands:
                     return await work(worker)
             except WorkerUnreachable as lost:
                 await self._let_go()
+                self._require_disk()
                 if attempt == REVIVALS:
                     raise
                 log.warning("worker_lost", task=self._task.id, detail=lost.detail)
@@ -199,6 +207,8 @@ class Hands:
         if self._leased is None:
             holding = self._lease.hold(self._task.workspace, self._generation)
             leased = await self._holding.enter_async_context(holding)
+            if self._watch is not None:
+                self._guard = await self._holding.enter_async_context(self._watch(leased))
             self._admission = await self._holding.enter_async_context(self._admit(leased.container))
             if self._admission.egress_pass is not None:
                 await leased.worker.let_out(self._task.id, self._admission.egress_pass)
@@ -212,6 +222,16 @@ class Hands:
                 await self._keeper.bring_back(self._leased, before)
             self._is_whole = True
         return self._leased.worker
+
+    def _require_disk(self) -> None:
+        """See whether the worker was lost because the container was stopped for its disk.
+
+        Raises:
+            DiskExhausted: It was: what filled it would do so again.
+        """
+        stopped = None if self._guard is None else self._guard.take_stop()
+        if stopped is not None:
+            raise stopped
 
     def _refusals(self) -> tuple[str, ...]:
         return () if self._admission is None else self._admission.take_refusals()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.agent import Agent
 from orchestrator.flow.custody import Custody
+from orchestrator.flow.disk import DiskWatch
 from orchestrator.flow.inputs import Inputs
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.recall import Recall
@@ -20,6 +21,7 @@ class TaskParts:
     supply: Supply
     custody: Custody
     egress: Egress
+    disk: DiskWatch
     inputs: Inputs
     model: Model
     tasks: TaskStore

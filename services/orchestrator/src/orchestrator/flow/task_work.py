@@ -18,6 +18,7 @@ from orchestrator.domain.events import EventKind, NewEvent
 from orchestrator.domain.steps import CONVERSATION, Inherited
 from orchestrator.domain.task import Ending, NewTask, Task
 from orchestrator.errors import BerthError, DatabaseUnavailable, StaleLease, WorkerUnreachable
+from orchestrator.flow.disk import DiskGuard
 from orchestrator.flow.ending import answered
 from orchestrator.flow.finish import Finish, PartialResult
 from orchestrator.flow.hands import Hands
@@ -82,6 +83,7 @@ class TaskWork:
             self._tell_prepared,
             admit=self._admit,
             keeper=keeper,
+            watch=self._watch,
         ) as hands:
             loop = self._loop(hands)
             answer = loop.run(task.query, await self._earlier())
@@ -99,6 +101,13 @@ class TaskWork:
 
     def _admit(self, container: Container) -> AbstractAsyncContextManager[Admission]:
         return self._parts.egress.admit(self._task.id, container, self._tell)
+
+    def _watch(self, leased: Leased) -> AbstractAsyncContextManager[DiskGuard]:
+        return self._parts.disk.guard(self._task.id, leased, self._tell_disk)
+
+    async def _tell_disk(self, event: NewEvent) -> None:
+        self._result.notices[str(event.data["text"])] = None
+        await self._tell(event)
 
     async def _tell_prepared(self, leased: Leased, tree: PreparedTask) -> None:
         attempt = secrets.token_hex(4)

@@ -45,6 +45,7 @@ async def running(settings: Settings, *, keep_containers: bool = True) -> AsyncI
         await fleet.beat()
         stack.callback(asyncio.create_task(fleet.live()).cancel)
         await containers.adopt()
+        await containers.disk.take_over()
         await work.engine.start(work.run_task)
         stack.push_async_callback(work.engine.stop)
         stack.push_async_callback(containers.running.stop)

@@ -32,6 +32,7 @@ def container_limits(settings: Settings) -> Limits:
         pids=settings.container_pids,
         open_files=settings.container_open_files,
         file_bytes=settings.container_file_bytes,
+        disk_bytes=settings.container_disk_bytes,
     )
 
 
@@ -68,6 +69,7 @@ def _most_of_container(settings: Settings) -> Limits:
         pids=max(default.pids, settings.workspace_max_pids or 0),
         open_files=max(default.open_files, settings.workspace_max_open_files or 0),
         file_bytes=max(default.file_bytes, settings.workspace_max_file_bytes or 0),
+        disk_bytes=max(default.disk_bytes, settings.workspace_max_disk_bytes or 0),
     )
 
 

@@ -7,6 +7,7 @@ from orchestrator.domain.idle import IdleLimits
 from orchestrator.flow.adopt import Adopt
 from orchestrator.flow.configure import Configure
 from orchestrator.flow.container_control import ContainerControl
+from orchestrator.flow.disk import DiskWatch
 from orchestrator.flow.lease import Lease
 from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.pool import Pool
@@ -30,6 +31,7 @@ class Containers:
     adopt: Adopt
     reaper: Reaper
     control: ContainerControl
+    disk: DiskWatch
 
 
 def make_containers(settings: Settings, outside: Outside) -> Containers:
@@ -64,7 +66,9 @@ def make_containers(settings: Settings, outside: Outside) -> Containers:
     )
     reaper = Reaper(parts, _idle(settings))
     control = ContainerControl(runtime, metadata.tasks, occupancy)
-    return Containers(pool, lease, shares, running, adopt, reaper, control)
+    configure = Configure(metadata.settings, outside.allowance, outside.secrets)
+    disk = DiskWatch(runtime, limits, configure.limits, SystemClock())
+    return Containers(pool, lease, shares, running, adopt, reaper, control, disk)
 
 
 def _idle(settings: Settings) -> IdleLimits:

@@ -34,8 +34,9 @@ def make_fleet(
 def take_up_duties(
     metadata: Metadata, containers: Containers, fleet: Fleet, stack: AsyncExitStack
 ) -> None:
-    """Begin to reap, to fill the pool, to heed cancels and to look after other orchestrators."""
-    stack.push_async_callback(_ended, asyncio.create_task(containers.reaper.run()))
+    """Begin to reap, watch disks, fill the pool, heed cancels, look after other orchestrators."""
+    for loop in (containers.reaper.run(), containers.disk.run()):
+        stack.push_async_callback(_ended, asyncio.create_task(loop))
     pool = containers.pool
     stack.push_async_callback(_stopped, pool, asyncio.create_task(pool.run()))
     cancels = metadata.cancels.follow()

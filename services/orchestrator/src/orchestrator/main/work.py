@@ -55,6 +55,7 @@ async def make_work(settings: Settings, outside: Outside, containers: Containers
             supply=supply,
             custody=custody,
             egress=outside.egress,
+            disk=containers.disk,
             inputs=inputs,
             running=containers.running,
             model=outside.model,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.domain.container import Container, ContainerSpec, Limits
+from orchestrator.domain.disk import DiskUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,25 @@ class Runtime(Protocol):
 
         Raises:
             ContainerNotFound: There is no such container.
+        """
+        ...
+
+    async def disk_use(self, name: str) -> DiskUse:
+        """Measure what a container has on disk, from outside of it, running or not.
+
+        That takes a while; nothing else waits for it. Temporary file systems are not on disk.
+
+        Raises:
+            ContainerNotFound: There is no such container.
+            RuntimeFailure: It cannot be measured now.
+        """
+        ...
+
+    async def disk_free(self) -> int | None:
+        """The bytes that the containers' file system has left; None if we cannot see it.
+
+        Raises:
+            RuntimeUnavailable: The engine does not answer.
         """
         ...
 

@@ -17,6 +17,7 @@ from orchestrator.domain.container import (
     Reuse,
     decide_reuse,
 )
+from orchestrator.domain.disk import DiskUse
 from orchestrator.errors import (
     ContainerNotFound,
     ContainerStartFailed,
@@ -29,6 +30,7 @@ from orchestrator.runtimes.deployment import (
     Deployment,
     place_of,
 )
+from orchestrator.runtimes.disk_measure import DISK_IS_WATCHED
 from orchestrator.runtimes.docker_container import (
     BIRTH_LABEL,
     DEPLOYMENT_LABEL,
@@ -38,6 +40,7 @@ from orchestrator.runtimes.docker_container import (
     Listed,
     creation_body,
 )
+from orchestrator.runtimes.docker_disk import DockerDisk
 from orchestrator.runtimes.docker_engine import DockerEngine
 from orchestrator.runtimes.docker_objects import DockerObjects, NameTaken
 from orchestrator.runtimes.docker_recipe import DockerRecipe
@@ -102,6 +105,9 @@ class DockerRuntime:
         self._objects = DockerObjects(self._engine)
         self._place = place_of(data_dir)
         self._work = DockerWork(self._objects, self._deployment, self._sockets, self._place)
+        self._disk = DockerDisk(
+            self._objects, self._work, self._sockets, self._deployment, self._place
+        )
         self._recipe = DockerRecipe(
             self._objects,
             deployment=self._deployment,
@@ -152,7 +158,8 @@ class DockerRuntime:
 
     async def tidy(self, known: Collection[str]) -> Sequence[str]:
         """See `ports.Runtime.tidy`."""
-        return await self._work.tidy(known)
+        measuring = await self._disk.tidy()  # first: they keep volumes in use
+        return [*measuring, *await self._work.tidy(known)]
 
     async def stop(self, name: str) -> None:
         """See `ports.Runtime.stop`."""
@@ -171,6 +178,7 @@ class DockerRuntime:
             for attempt in range(1, REMOVALS + 1):
                 await self._remove_container(name)
                 try:
+                    await self._disk.give_up(await self._work.home(name))
                     await self._work.remove(name)
                 except RuntimeUnavailable:
                     raise
@@ -201,10 +209,19 @@ class DockerRuntime:
             raise ContainerNotFound(f"There is no container {name}.", name=name)
         return text
 
+    async def disk_use(self, name: str) -> DiskUse:
+        """See `ports.Runtime.disk_use`."""
+        return await self._disk.use(name, self._image)
+
+    async def disk_free(self) -> int | None:
+        """See `ports.Runtime.disk_free`."""
+        return await self._disk.free()
+
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
         limits = (await self._objects.facts()).limits()
         enforced = ["files", "processes", "user", "capabilities", "open files", "file size"]
+        enforced.append(DISK_IS_WATCHED)
         missing = [limit for limit, holds in limits.items() if not holds]
         if self._transport is Transport.TCP:
             missing.append("network (with tcp a container has one and reaches this machine)")

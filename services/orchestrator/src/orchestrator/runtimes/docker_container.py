@@ -113,7 +113,7 @@ def _host_config(creation: Creation) -> dict[str, object]:
         "Ulimits": [
             # A start fails if this is above the engine's own hard limit.
             _ulimit("nofile", limits.open_files),
-            _ulimit("fsize", limits.file_bytes),
+            _ulimit("fsize", limits.largest_file_bytes),
             _ulimit("core", 0),
         ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "2m", "max-file": "2"}},
@@ -197,6 +197,11 @@ class Inspected(BaseModel):
         """The name on the engine that it was made under."""
         return self.labels.get(HOME_LABEL) or self.name.removeprefix("/")
 
+    @property
+    def has_ended(self) -> bool:
+        """True if it ran and does no more."""
+        return self.state.status in {"exited", "dead"}
+
     def container(self, name: str, socket: Endpoint | None) -> Container:
         """The container; `socket` is its endpoint unless it is reached by a port."""
         bindings = (self.network.ports or {}).get(WORKER_PORT) or []
@@ -278,6 +283,7 @@ class EngineFacts(BaseModel):
     cpus: bool = Field(default=False, alias="CpuCfsQuota")
     pids: bool = Field(default=False, alias="PidsLimit")
     security: list[str] = Field(default_factory=list, alias="SecurityOptions")
+    root: str = Field(default="", alias="DockerRootDir")
 
     def limits(self) -> dict[str, bool]:
         """Each limit and whether it is enforced."""
@@ -287,5 +293,4 @@ class EngineFacts(BaseModel):
             "cpu": self.cpus,
             "pids": self.pids,
             "seccomp": any("seccomp" in option for option in self.security),
-            "disk": False,  # volumes have no size
         }

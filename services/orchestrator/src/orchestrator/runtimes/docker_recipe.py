@@ -102,7 +102,7 @@ class DockerRecipe:
             cpus=limits.cpus,
             pids=limits.pids,
             open_files=limits.open_files,
-            file_bytes=limits.file_bytes,
+            file_bytes=limits.largest_file_bytes,
             engine_runtime=self._engine_runtime,
             transport=self._transport,
             # A container of another orchestrator has its socket where we do not look for it.

@@ -16,6 +16,7 @@ from orchestrator.domain.container import (
     Reuse,
     decide_reuse,
 )
+from orchestrator.domain.disk import DiskUse
 from orchestrator.domain.workspace import owner_of
 from orchestrator.errors import (
     ContainerNotFound,
@@ -25,6 +26,7 @@ from orchestrator.errors import (
 from orchestrator.ports import RuntimeInfo
 from orchestrator.runtimes.cgroups import CONTROLLERS, Cgroups
 from orchestrator.runtimes.deployment import DEFAULT_DEPLOYMENT, Deployment
+from orchestrator.runtimes.disk_measure import DISK_IS_WATCHED, free_bytes, measure_here
 from orchestrator.runtimes.freezing import freeze, thaw
 from orchestrator.runtimes.gate import StartGate
 from orchestrator.runtimes.locks import NamedLocks
@@ -54,6 +56,7 @@ ALWAYS_ENFORCED = (
     "capabilities",
     "open files",
     "file size",
+    DISK_IS_WATCHED,
 )
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -174,13 +177,23 @@ class SandboxRuntime:
             raise ContainerNotFound(f"There is no container {name}.", name=name)
         return await asyncio.to_thread(self._store.tail, name, lines)
 
+    async def disk_use(self, name: str) -> DiskUse:
+        """See `ports.Runtime.disk_use`."""
+        if self._look(name) is None:
+            raise ContainerNotFound(f"There is no container {name}.", name=name)
+        sockets = self._sockets.path(self._store.home(name))
+        return await measure_here([self._store.workspace(name), sockets])
+
+    async def disk_free(self) -> int | None:
+        """See `ports.Runtime.disk_free`."""
+        return await free_bytes(self._store.root)
+
     async def info(self) -> RuntimeInfo:
         """See `ports.Runtime.info`."""
         launcher, controllers = await self._machine.prepared()
         limits = {controller: controller in controllers for controller in CONTROLLERS}
         limits["pids"] |= launcher.limit_processes
         limits["seccomp"] = launcher.system_calls is not None
-        limits["disk"] = False
         return RuntimeInfo(
             name=NAME,
             reason=self._reason,

@@ -149,7 +149,7 @@ def launch_argv(
         limits: Of these, those of open files and of the size of a file.
     """
     lines = ["set -eu", "umask 022", *(f"echo 0 >{shlex.quote(str(file))}" for file in groups)]
-    lines += ["ulimit -c 0", f"ulimit -f {limits.file_bytes // FILE_BLOCK_BYTES}"]
+    lines += ["ulimit -c 0", f"ulimit -f {limits.largest_file_bytes // FILE_BLOCK_BYTES}"]
     # A lower hard limit than ours stays as it is.
     lines.append(f"ulimit -n {limits.open_files} 2>/dev/null || ulimit -n $(ulimit -H -n)")
     if drop_to is None:

@@ -76,7 +76,7 @@ class SandboxMachine:
             cpus=limits.cpus,
             pids=limits.pids,
             open_files=limits.open_files,
-            file_bytes=limits.file_bytes,
+            file_bytes=limits.largest_file_bytes,
             uid=self._uid,
         )
 

@@ -76,9 +76,13 @@ class SandboxStore:
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
 
+    def workspace(self, name: str) -> Path:
+        """The workspace directory."""
+        return self._directory(name) / WORKSPACE_NAME
+
     def make_workspace(self, name: str) -> Path:
         """The workspace directory, made if need be."""
-        workspace = self._directory(name) / WORKSPACE_NAME
+        workspace = self.workspace(name)
         workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
         return workspace
 
