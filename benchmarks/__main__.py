@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.clones import clones
 from benchmarks.figures import Figure, report, save
 from benchmarks.house import house
 from benchmarks.idle import bound, sleeping
@@ -55,6 +56,7 @@ async def measure(directory: Path, choice: RuntimeChoice, rounds: int) -> list[F
             *await sleeping(parts, rounds),
             await bound(parts, rounds),
             await transfer(parts, min(rounds, MAX_TRANSFERS)),
+            *await clones(parts, directory, min(rounds, MAX_TRANSFERS)),
             # The last, for their services take over the leases of whoever gives no sign of life.
             await readers(parts, directory, choice, rounds),
             await takeover(parts, directory, choice, min(rounds, MAX_TAKEOVERS)),

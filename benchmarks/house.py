@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.peer import PEER, PEER_PORT
 from orchestrator.clock import SystemClock
 from orchestrator.domain.container import Container, Limits
 from orchestrator.domain.egress import Allowlist, EgressLimits, PackageSources, parse_rule
@@ -44,8 +45,6 @@ from orchestrator.workers.client import HttpWorkers
 
 IMAGE = os.environ.get("BERTH_AGENT_IMAGE", f"berth-agent:{VERSION}")
 DEPLOYMENT = "benchmarks"
-PEER, PEER_PORT = "127.0.0.2", 18_443
-"""The one destination that containers may reach."""
 FILES = 200
 IDENTITY = ("-c", "user.name=Berth", "-c", "user.email=berth@localhost")
 
@@ -73,7 +72,8 @@ class House:
         return self.egress.admit("benchmark", container, _forget)
 
 
-async def _no_past(task: Task, _worker: Worker) -> None:
+async def no_past(task: Task, _worker: Worker) -> None:
+    """Refuses a task that builds on another."""
     raise RuntimeError(f"no task here builds on another, but one does on {task.id}")
 
 
@@ -121,7 +121,7 @@ async def house(directory: Path, choice: RuntimeChoice) -> AsyncIterator[House]:
             ),
             leases=leases,
             generation=await leases.acquire(workspace.id),
-            supply=Supply(repositories, Inherit(tasks, _no_past)),
+            supply=Supply(repositories, Inherit(tasks, no_past)),
             egress=_egress(settings),
             repositories=repositories,
             tasks=tasks,

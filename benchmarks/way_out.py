@@ -1,23 +1,19 @@
 """How fast bytes come into a container through the gateway."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from statistics import median
 
 from benchmarks.figures import Figure, figure
-from benchmarks.house import PEER, PEER_PORT, House
+from benchmarks.house import House
 from benchmarks.measures import MILLISECONDS, new_task, nothing
+from benchmarks.peer import PEER, PEER_PORT, peer
 from orchestrator.flow.hands import Hands
 
 MEBIBYTES = 200
 URL = f"http://{PEER}:{PEER_PORT}/"
 CURL = ("curl", "-sS", "-o", "/dev/null", "-w", "%{size_download} %{time_total}")
-# A process of its own, as is every program that is measured.
 SERVER = f"""
-import socketserver
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -28,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes(2**20))
     def log_message(self, *_):
         pass
-server = ThreadingHTTPServer(("{PEER}", {PEER_PORT}), Handler)
+server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
 print("ready", flush=True)
 server.serve_forever()
 """
@@ -40,7 +36,7 @@ async def transfer(parts: House, rounds: int) -> Figure:
     samples, floors = [], []
     admit = parts.admit
     async with (
-        _server(),
+        peer(SERVER),
         Hands(task, parts.generation, parts.lease, parts.supply, nothing, admit=admit) as hands,
     ):
         for _ in range(rounds):
@@ -65,17 +61,3 @@ def _milliseconds(said: str) -> float:
     if int(size) != MEBIBYTES * 2**20:
         raise RuntimeError(f"the download was cut off: {said}")
     return float(seconds) * MILLISECONDS
-
-
-@asynccontextmanager
-async def _server() -> AsyncIterator[None]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVER, stdout=subprocess.PIPE
-    )
-    try:
-        if process.stdout is None or not await process.stdout.readline():
-            raise RuntimeError(f"nothing can listen on {PEER}:{PEER_PORT}")
-        yield
-    finally:
-        process.kill()
-        await process.wait()

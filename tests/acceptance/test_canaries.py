@@ -16,11 +16,12 @@ from tests.support.canary_house import planted
 from tests.support.canary_outputs import docker_says, text_output
 from tests.support.canary_scene import Scene
 from tests.support.canary_watch import watching
+from tests.support.gcs import BUCKET, GcsServer, gcs_server
 from tests.support.package_index import MODULE
 from tests.support.scripted import scripted_model
 from tests.support.service import passable_directory, running_service
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 SETTINGS = "the service takes its settings from its environment, which only its user can read"
 ASKED = "Python itself asks these programs, for a moment, what machine it runs on"
 GIT = "one git process is given a token by its environment, for as long as it lives"
@@ -63,8 +64,6 @@ RIGHTFUL = (
         for name in ("pip index password", "pip extra index password", "npm registry password")
     ),
     Rightful("model key", "model's headers", MEANT),
-    Rightful("pip index password", "index's log", MEANT),
-    Rightful("proxy password", "proxy's log", MEANT),
     *(
         right
         for name in ("private", "second")
@@ -75,6 +74,12 @@ RIGHTFUL = (
     ),
 )
 """Where a canary may be. An exception that nothing needs fails the test as well."""
+
+ON_THE_WAY_OUT = (
+    Rightful("pip index password", "index's log", MEANT),
+    Rightful("proxy password", "proxy's log", MEANT),
+)
+"""Where else it may be if containers have a way out; those that are reached by TCP have none."""
 
 TOLD = (
     "stream about private",
@@ -90,7 +95,6 @@ TOLD = (
     r"container of private, /workspace/.*",
     r"container of private, /tmp/kept/new\.gz",
     "container of private, memory of .*",
-    "data directory/objects/.*",
     "data directory/checkpoints/.*",
     "arguments of python3.*",
     "environment of python3.*",
@@ -107,18 +111,36 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(params=["near", "far"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[GcsServer | None]:
+    """Objects lie in files, or else in a bucket; then containers are reached by TCP too."""
+    if request.param == "near":
+        yield None
+        return
+    with gcs_server() as server:
+        yield server
+
+
 @pytest.fixture
-async def scene(runtime: str, directory: Path, postgres_url: str) -> AsyncIterator[Scene]:
+async def scene(
+    runtime: str, directory: Path, postgres_url: str, bucket: GcsServer | None
+) -> AsyncIterator[Scene]:
     with scripted_model(PLAYS) as scripted:
         async with planted(directory, scripted.url, postgres_url, GIT_HOST) as around:
             with watching(directory / "watch") as watch:
                 settings = around.environment() | {"PATH": watch.path()}
+                if bucket is not None:
+                    settings |= {"GCS_BUCKET": BUCKET, "STORAGE_EMULATOR_HOST": bucket.url}
+                if bucket is not None and runtime == "docker":
+                    settings["BERTH_TRANSPORT"] = "tcp"
                 with running_service(runtime, [], settings) as service:
                     async with service.client(120) as http:
-                        yield Scene(service, around, watch, http, runtime)
+                        yield Scene(service, around, watch, http, runtime, bucket)
 
 
 async def test_nothing_planted_comes_out(scene: Scene) -> None:
+    has_way_out = scene.bucket is None or scene.runtime != "docker"
+    stored = "data directory/objects/.*" if scene.bucket is None else "bucket/.*"
     neighbour = await scene.task("Run: cat private.txt > copied.txt; git log -1", "second")
     next_door = len(scene.said)
     control = mint("control")
@@ -127,7 +149,7 @@ async def test_nothing_planted_comes_out(scene: Scene) -> None:
         f"Run: .venv/bin/python -c 'import {MODULE}; print({MODULE}.VALUE)' | tee said.txt",
         install_dependencies=True,
     )
-    assert "came through the gateway" in installed["answer"]
+    assert ("came through the gateway" in installed["answer"]) == has_way_out
     pried = await scene.task("Pry", files=scene.prying(neighbour, worker), dry_run=True)
     for attempt in ("environments", "sockets", "worker", "gateway", "files", "memory"):
         assert f"{attempt}: " in pried["answer"], pried["answer"]
@@ -154,11 +176,14 @@ async def test_nothing_planted_comes_out(scene: Scene) -> None:
     found = Scanner(canaries).search(outputs)
     told = [each for each in found if each.canary == control.name]
     assert [
-        place for place in TOLD if not any(re.fullmatch(place, each.place) for each in told)
+        place
+        for place in (*TOLD, stored)
+        if not any(re.fullmatch(place, each.place) for each in told)
     ] == []
-    leaked = leaks([each for each in found if each not in told], RIGHTFUL)
+    rightful = (*RIGHTFUL, *(ON_THE_WAY_OUT if has_way_out else ()))
+    leaked = leaks([each for each in found if each not in told], rightful)
     assert leaked == [], "\n".join(map(str, leaked))
-    assert unused(found, RIGHTFUL) == []
+    assert unused(found, rightful) == []
 
 
 async def provoke(scene: Scene, task: str) -> None:

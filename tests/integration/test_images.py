@@ -204,6 +204,24 @@ def test_orchestrator_has_git_with_https(orchestrator: str) -> None:
     assert "Failed to connect to 127.0.0.1 port 1" in in_orchestrator(orchestrator, code)
 
 
+def test_orchestrator_refuses_ssh_keys_in_a_sentence(orchestrator: str) -> None:
+    """It has neither an ssh client nor the shell that git starts one with."""
+    code = (
+        "import os; from pathlib import Path\n"
+        "from orchestrator.errors import ConfigurationError\n"
+        "from orchestrator.gateway.credentials_file import read_credentials\n"
+        "key, file = Path('/tmp/key'), Path('/tmp/credentials.toml'); os.umask(0o077)\n"
+        "key.write_text('a key')\n"
+        'entry = \'[[credential]]\\nurl = "ssh://h"\\nssh_key = "/tmp/key"\\n\'\n'
+        "file.write_text(entry + 'known_hosts = \"/tmp/key\"\\n')\n"
+        "try: read_credentials(file, os.environ)\n"
+        "except ConfigurationError as error: print(error.detail)\n"
+    )
+    said = in_orchestrator(orchestrator, code)
+    assert said.startswith("ssh was not found, which ssh_key needs"), said
+    assert "image" in said
+
+
 def test_orchestrator_trusts_the_public_certificates(orchestrator: str) -> None:
     code = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
     assert int(in_orchestrator(orchestrator, code)) > 50

@@ -1,7 +1,7 @@
 """A service among canaries: tasks that use secrets, tasks that look for them, errors on purpose."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tests.support.canary_outputs import (
     text_output,
 )
 from tests.support.canary_watch import Watch
+from tests.support.gcs import GcsServer
 from tests.support.runtimes import Bench, until
 from tests.support.service import Service
 from tests.support.tasks import Json, all_frames
@@ -40,6 +41,7 @@ class Scene:
     watch: Watch
     http: httpx2.AsyncClient
     runtime: str
+    bucket: GcsServer | None = None
     said: list[Output] = field(default_factory=list)
 
     async def task(self, query: str, name: str = "private", **body: object) -> Json:
@@ -156,6 +158,7 @@ class Scene:
             *files_below(kept, "data directory"),
             *files_below(self.planted.house.root / "served", "git server's files"),
             *self.watch.outputs(),
+            *([] if self.bucket is None else _stored(self.bucket)),
         ]
 
     def prying(self, neighbour: Json, own: Json) -> list[dict[str, str]]:
@@ -223,6 +226,14 @@ class Scene:
             f"CONNECT {metadata}:80 HTTP/1.1\r\nHost: {index}",
             f"CONNECT {PROXIED}:443 HTTP/1.1\r\nHost: {PROXIED}",
         ]
+
+
+def _stored(bucket: GcsServer) -> Iterator[Output]:
+    """What the bucket holds, and what it was asked."""
+    yield text_output("bucket's log", "\n".join(bucket.requests()))
+    for name, facts, content in bucket.objects():
+        yield Output(f"the facts of bucket/{name}", facts)
+        yield Output(f"bucket/{name}", content)
 
 
 def _names(tasks: Sequence[Json]) -> dict[str, list[str]]:

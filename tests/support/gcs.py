@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 BUCKET = "berth-test"
 STOP_SECONDS = 10.0
@@ -35,6 +36,22 @@ class GcsServer:
         """What was asked since the last `fail`, as "METHOD address"."""
         with urllib.request.urlopen(self.url + "/requests", timeout=STOP_SECONDS) as answer:
             return [str(line) for line in json.load(answer)]
+
+    def objects(self) -> Iterator[tuple[str, bytes, bytes]]:
+        """Each object's name, what the API says about it, and its content."""
+        listing = f"{self.url}/storage/v1/b/{BUCKET}/o"
+        token = ""
+        while True:
+            with urllib.request.urlopen(f"{listing}?pageToken={token}") as answer:
+                page = json.load(answer)
+            for each in page.get("items", ()):
+                name = quote(each["name"], safe="")
+                address = f"{self.url}/download/storage/v1/b/{BUCKET}/o/{name}?alt=media"
+                with urllib.request.urlopen(address) as answer:
+                    yield each["name"], json.dumps(each).encode(), answer.read()
+            token = page.get("nextPageToken", "")
+            if not token:
+                return
 
 
 @contextmanager

@@ -28,7 +28,8 @@ MOST_KEPT = 60_000
 PTRACE_SEIZE = 0x4206
 # What is too large to be read here, and the same in all containers.
 NOT_WALKED = ("/usr", "/proc", "/sys", "/opt/berth")
-WORKER = "/run/berth/worker.sock"
+SOCKET = "/run/berth/worker.sock"
+WORKER: "str | tuple[str, int]" = SOCKET if Path(SOCKET).exists() else ("127.0.0.1", 8000)
 GATEWAY = "/run/berth/egress.sock"
 
 told = json.loads(Path(__file__).with_name("pry.json").read_text())
@@ -134,10 +135,11 @@ def cores() -> Iterator[bytes]:
         yield f"{path}\n".encode()
 
 
-def ask(address: str, data: bytes) -> bytes:
+def ask(address: "str | tuple[str, int]", data: bytes) -> bytes:
     """What a socket answers to some bytes."""
     try:
-        with socket.socket(socket.AF_UNIX) as line:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        with socket.socket(family) as line:
             line.settimeout(SECONDS)
             line.connect(address)
             line.sendall(data)

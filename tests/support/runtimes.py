@@ -92,7 +92,6 @@ class Bench:
     engine_runtime: str | None = ENGINE_RUNTIME
     _made: list[Runtime] = field(default_factory=list)
     _deployments: list[str] = field(default_factory=list)
-    _networks: list[str] = field(default_factory=list)
 
     def make(
         self,
@@ -115,8 +114,6 @@ class Bench:
                 agent_command=agent_command,
                 engine_runtime=self.engine_runtime,
             )
-            if transport is Transport.TCP:
-                self._networks.append(f"berth-{deployment}")
         else:
             runtime = SandboxRuntime(
                 self.data_dir,
@@ -200,9 +197,9 @@ class Bench:
         try:
             for volume in client.volumes.list(filters={"name": self.deployment}):
                 volume.remove()
-            for network in self._networks:
-                try:
-                    client.networks.get(network).remove()
+            for deployment in {self.deployment, *self._deployments}:
+                try:  # containers that are reached by TCP have a network
+                    client.networks.get(f"berth-{deployment}").remove()
                 except NotFound:
                     continue
         finally:

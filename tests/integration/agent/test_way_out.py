@@ -1,7 +1,10 @@
 """The forwarder and the variables of a task, in a real worker with a real gateway behind it."""
 
 import asyncio
+import os
 import shlex
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +15,7 @@ from tests.support.egress import Inside, admitted, gateway
 from tests.support.package_index import PACKAGE, WHEEL, PackageIndex, package_index
 from tests.support.worker_process import KEY, WorkerProcess, short_directory, worker_process
 
+from agent.apt import SOURCES, Apt
 from agent.forwarder import Forwarder
 from agent.way_out import Pass, WayOut, proxy_variables
 from orchestrator.domain.egress import EgressPass
@@ -120,6 +124,42 @@ def test_the_variables() -> None:
     assert "localhost" in variables["no_proxy"].split(",")
 
 
+def test_maven_gets_options(tmp_path: Path) -> None:
+    way_out = WayOut(tmp_path)
+    way_out.grant("t", GIVEN)
+
+    options = way_out.variables("t")["MAVEN_OPTS"].split()
+
+    assert "-Dhttps.proxyHost=127.0.0.1" in options
+    assert "-Dhttp.proxyPort=0" in options
+
+
+def test_apt_finds_its_directories(tmp_path: Path) -> None:
+    place = tmp_path / "apt"
+    way_out = WayOut(tmp_path, Apt(place))
+    sources = Pass("t", "p", {SOURCES: "deb http://deb.test/ x main\n"})
+    assert way_out.variables("t") == {}
+    way_out.grant("t", sources)
+
+    variables = way_out.variables("t")
+
+    if shutil.which("apt-get") is None:
+        assert "APT_CONFIG" not in variables
+        return
+    assert variables["APT_CONFIG"] == str(place / "apt.conf")
+    assert variables["PATH"].endswith(f":{place}/root/usr/games")
+    assert SOURCES not in variables
+    said = subprocess.run(
+        ["apt-config", "shell", "STATE", "Dir::State/f", "STATUS", "Dir::State::status/f"],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"STATE='{place}/state'" in said
+    assert f"STATUS='{place}/dpkg/status'" in said
+
+
 def test_certificates_are_used_where_there_are_any(tmp_path: Path) -> None:
     way_out = WayOut(tmp_path)
     assert way_out.variables("t") == {}
@@ -153,4 +193,32 @@ async def test_both_halves_of_a_connection_end_on_their_own(tmp_path: Path) -> N
         with suppress(ConnectionResetError):
             assert await open_reader.read() == b""
         open_writer.close()
+        server.close()
+
+
+async def test_both_directions_at_once_and_far_more_than_fits(tmp_path: Path) -> None:
+    """Neither direction waits for the other, and nothing is lost or turned round."""
+    size = 8 * 2**20
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    with short_directory() as directory:
+        server = await asyncio.start_unix_server(echo, str(directory / "s"))
+        forwarder = Forwarder(directory / "s")
+        reader, writer = await asyncio.open_connection("127.0.0.1", await forwarder.start())
+        sent = os.urandom(size)
+
+        async def send() -> None:
+            writer.write(sent)
+            await writer.drain()
+            writer.write_eof()
+
+        _, received = await asyncio.gather(send(), reader.read(-1))
+        assert received == sent
+        writer.close()
+        await forwarder.close()
         server.close()

@@ -1,14 +1,17 @@
 """A port on loopback behind which the orchestrator's proxy is, for programs in a container."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable
-from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024
+"""Larger pieces cost more: memory for them is mapped anew each time."""
 MAX_CONNECTIONS = 256
-CLOSE_SECONDS = 5.0
+BACKLOG = 128
+FAREWELL_SECONDS = 5.0
+ACCEPT_AGAIN_SECONDS = 1.0
 _CLOSED = (
     b"HTTP/1.1 502 The way out of this container is closed: no task is at work\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
@@ -18,15 +21,17 @@ _CLOSED = (
 class Forwarder:
     """Passes every connection on to a unix socket, unread.
 
+    It works with sockets, not streams: those copy all that passes twice more.
+
     Args:
-        socket: Where the orchestrator listens while a task is at work. It is looked up anew for
+        path: Where the orchestrator listens while a task is at work. It is looked up anew for
             each connection, so another orchestrator can take over.
     """
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[object]] = set()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._accepting: asyncio.Task[None] | None = None
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
         """Begin to listen; returns the port.
@@ -34,50 +39,52 @@ class Forwarder:
         Raises:
             OSError: There is no loopback interface.
         """
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, limit=CHUNK_BYTES)
-        port: int = self._server.sockets[0].getsockname()[1]
+        listening = socket.create_server((LOOPBACK, 0), backlog=BACKLOG)
+        listening.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(listening))
+        port: int = listening.getsockname()[1]
         return port
 
     async def close(self) -> None:
         """Stop listening and cut what is open."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait((self._accepting,))
         for connection in self._connections:
             connection.cancel()
         if self._connections:
             await asyncio.wait(set(self._connections))
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        current = asyncio.current_task()
-        if current is None or len(self._connections) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._connections.add(current)
-        try:
-            await self._forward(reader, writer)
-        except asyncio.CancelledError:
-            # The worker ends; to the server that called us this is no failure.
-            writer.transport.abort()
-        except OSError:
-            # A side hung up in the middle; the other sees its connection end.
-            writer.transport.abort()
-        finally:
-            self._connections.discard(current)
-            await _close(writer)
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                try:
+                    accepted, _ = await loop.sock_accept(listening)
+                except OSError:
+                    # There are too many open files, or too little memory; that may pass.
+                    await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                    continue
+                if len(self._connections) >= MAX_CONNECTIONS:
+                    accepted.close()
+                    continue
+                serving = asyncio.create_task(self._serve(accepted))
+                self._connections.add(serving)
+                serving.add_done_callback(self._connections.discard)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            gate_reader, gate_writer = await asyncio.open_unix_connection(
-                str(self._socket), limit=CHUNK_BYTES
-            )
-        except OSError:
-            writer.write(_CLOSED)
-            await writer.drain()
-            return
-        try:
-            await _both(_copy(reader, gate_writer), _copy(gate_reader, writer))
-        finally:
-            await _close(gate_writer)
+    async def _serve(self, inside: socket.socket) -> None:
+        with inside, socket.socket(socket.AF_UNIX) as gate:
+            gate.setblocking(False)
+            inside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                await asyncio.get_running_loop().sock_connect(gate, str(self._path))
+            except OSError:
+                await _say_closed(inside)
+                return
+            try:
+                await _both(_copy(inside, gate), _copy(gate, inside))
+            except OSError:
+                return  # a side hung up in the middle; the other sees its connection end
 
 
 async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
@@ -90,20 +97,21 @@ async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
         await asyncio.wait(tasks)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
+async def _copy(source: socket.socket, target: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, CHUNK_BYTES):
+        await loop.sock_sendall(target, data)
+    target.shutdown(socket.SHUT_WR)
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
+async def _say_closed(inside: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            # How the connection ended is of no interest now.
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-    except TimeoutError:
-        writer.transport.abort()
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await loop.sock_sendall(inside, _CLOSED)
+            inside.shutdown(socket.SHUT_WR)
+            # Closed with its request unread, a connection is reset and the answer may be lost.
+            while await loop.sock_recv(inside, CHUNK_BYTES):
+                pass
+    except OSError:
+        return  # who does not wait for the answer does not get it

@@ -17,7 +17,7 @@
 │   └── <name>.git/              a private git directory: to compare the tree with its start, and
 │                                for its checkpoints
 ├── generation                   the highest lease generation that has given orders
-└── caches/                      what package managers downloaded
+└── caches/                      what package managers downloaded, and apt unpacked
 """
 
 import re

@@ -45,6 +45,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent.access import Claim, RequireClaim
 from agent.answers import handlers
+from agent.apt import Apt
 from agent.calls import Calls
 from agent.changes import ChangeReader
 from agent.checkpoint_export import CheckpointExport
@@ -97,7 +98,10 @@ class Worker:
         self._clones = Clones(self._layout)
         self._trees = Trees(self._layout)
         self._changes = ChangeReader(self._layout, self._trees)
-        self._way_out = WayOut(None if settings.socket is None else settings.socket.parent)
+        self._way_out = WayOut(
+            None if settings.socket is None else settings.socket.parent,
+            Apt(self._layout.caches / "apt"),
+        )
         self._preparation = Preparation(self._layout, self._trees, self._changes, self._way_out)
         checkpoints = Checkpoints(self._layout, self._trees)
         self._continuing = Continuing(self._layout, self._trees, checkpoints)

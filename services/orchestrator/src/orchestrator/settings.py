@@ -41,6 +41,9 @@ class EgressPreset(StrEnum):
     PIP = "pip"
     NPM = "npm"
     APT = "apt"
+    CARGO = "cargo"
+    GO = "go"
+    MAVEN = "maven"
 
 
 def default_data_dir(environment: Mapping[str, str], user_id: int) -> Path:

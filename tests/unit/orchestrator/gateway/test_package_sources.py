@@ -1,33 +1,23 @@
 """What is taken over from package managers, here played by their printed answers."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.clients import clients, web
 
-from orchestrator.domain.egress import Destination, HostRule
-from orchestrator.gateway.package_sources import Run, find_sources, read_pip_options, run_client
+from orchestrator.domain.egress import Destination
+from orchestrator.gateway.package_sources import find_sources
+from orchestrator.gateway.packages.machine import run_client
+from orchestrator.gateway.packages.pip import read_options
 from orchestrator.settings import EgressPreset
 
 
-def clients(answers: Mapping[str, str]) -> Run:
-    """Clients that answer commands which hold a word; others are missing."""
-
-    async def run(command: Sequence[str]) -> str | None:
-        line = " ".join(command)
-        return next((answer for word, answer in answers.items() if word in line), None)
-
-    return run
-
-
-def web(host: str, port: int = 443) -> HostRule:
-    return HostRule(host, frozenset({port}))
-
-
 async def test_pip_without_configuration_says_its_own_defaults() -> None:
-    run = clients({"config list": "", "PyPI": "https://index.test/simple\nhttps://files.test/\n"})
+    machine = clients(
+        {"config list": "", "PyPI": "https://index.test/simple\nhttps://files.test/\n"}
+    )
 
-    found = await find_sources([EgressPreset.PIP], run)
+    found = await find_sources([EgressPreset.PIP], machine)
 
     assert found.rules == (web("index.test"), web("files.test"))
     assert found.variables == {}
@@ -77,26 +67,31 @@ async def test_credentials_stay_outside() -> None:
 async def test_npm_and_apt() -> None:
     answers = {
         "npm config get registry": "https://packages.test/\n",
-        "indextargets": "http://deb.test/debian/\nhttp://deb.test/debian/\nhttp://sec.test/s/\n",
+        "indextargets": "deb|/usr/share/k.gpg|http://deb.test/debian/|x|main\n"
+        "deb-src|$(SIGNED_BY)|http://deb.test/debian/|x|main\n"
+        "deb|$(SIGNED_BY)|http://me:s3cret@sec.test/s/|./|$(COMPONENT)\n",
     }
 
     found = await find_sources([EgressPreset.NPM, EgressPreset.APT], clients(answers))
 
     assert found.rules == (web("packages.test"), web("deb.test", 80), web("sec.test", 80))
-    assert found.variables == {"NPM_CONFIG_REGISTRY": "https://packages.test/"}
+    assert found.variables == {
+        "NPM_CONFIG_REGISTRY": "https://packages.test/",
+        "BERTH_APT_SOURCES": "deb [signed-by=/usr/share/k.gpg] http://deb.test/debian/ x main\n"
+        "deb http://sec.test/s/ ./\n",
+    }
 
 
 async def test_clients_that_are_missing_allow_nothing() -> None:
     found = await find_sources(list(EgressPreset), clients({}))
 
     assert found.rules == ()
-    assert len(found.notices) == 3
+    assert len(found.notices) == len(EgressPreset)
+    assert all("BERTH_EGRESS_ALLOW" in notice for notice in found.notices)
 
 
 def test_lines_that_are_not_options() -> None:
-    options = read_pip_options(
-        "global.a='b'\nglobal.broken=x(\nnothing\ninstall.a='c'\nother.a='d'"
-    )
+    options = read_options("global.a='b'\nglobal.broken=x(\nnothing\ninstall.a='c'\nother.a='d'")
 
     assert options == {"a": "c"}
 

@@ -196,7 +196,9 @@ def _require_programs(environment: Mapping[str, str]) -> None:
     for program in ("ssh", "sh"):
         if shutil.which(program, path=environment.get("PATH")) is None:
             raise ConfigurationError(
-                f"{program} was not found, which ssh_key needs: install it, or name tokens only."
+                f"{program} was not found, which ssh_key needs: install it, or name tokens for "
+                "https:// addresses. The orchestrator's image has none: run the service from a "
+                "checkout."
             )
 
 

@@ -1,6 +1,7 @@
 """One end of a connection, and HTTP read from it."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -45,10 +46,28 @@ class Line:
             context, server_hostname=host, ssl_handshake_timeout=CONNECT_SECONDS
         )
 
-    def end(self) -> None:
-        """Say that nothing more is sent; the other direction stays open."""
-        if self.writer.can_write_eof():
-            self.writer.write_eof()
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator[tuple[socket.socket, bytes]]:
+        """The socket, for as long as the context lasts, and what was read from it already.
+
+        A stream copies all that passes twice more than a socket does. From now on the line itself
+        can only be closed.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        transport = self.writer.transport
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("connections can be read and written")
+        transport.pause_reading()
+        self.reader.feed_eof()
+        early = await self.reader.read()
+        transport.pause_reading()  # emptying a full stream makes it read on
+        transport.set_write_buffer_limits(0)
+        await self.writer.drain()
+        # A second descriptor: the event loop lets nobody else use that of a stream.
+        with transport.get_extra_info("socket").dup() as bare:
+            yield bare, early
 
     async def close(self) -> None:
         """Close both directions."""

@@ -1,7 +1,9 @@
 """Bytes on their way through the gateway: bounded, counted, and cut off when nothing moves."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import h11
 
@@ -10,6 +12,9 @@ from orchestrator.gateway.egress_account import Account
 from orchestrator.gateway.egress_line import Line, next_event
 from orchestrator.gateway.egress_request import returned_response
 from orchestrator.gateway.redaction import Redaction
+
+TUNNEL_CHUNK_BYTES = 64 * 1024
+"""Larger pieces cost more: memory for them is mapped anew each time."""
 
 
 class Remote:
@@ -26,21 +31,25 @@ class Remote:
     async def read(self) -> bytes:
         """What has arrived; empty at the end."""
         data = await self._line.read()
-        self._account.count(self._destination, received=len(data))
-        self._moved()
+        self.count(received=len(data))
         return data
 
     async def write(self, data: bytes) -> None:
         """Send."""
         await self._line.write(data)
-        self._account.count(self._destination, sent=len(data))
-        self._moved()
+        self.count(sent=len(data))
 
-    def end(self) -> None:
-        """Say that nothing more is sent."""
-        self._line.end()
+    def bare(self) -> AbstractAsyncContextManager[tuple[socket.socket, bytes]]:
+        """See `Line.bare`; whoever moves bytes there counts them."""
+        return self._line.bare()
 
-    def _moved(self) -> None:
+    def count(self, *, sent: int = 0, received: int = 0) -> None:
+        """Count bytes that were moved.
+
+        Raises:
+            EgressExhausted: They were the last that may be.
+        """
+        self._account.count(self._destination, sent=sent, received=received)
         now = asyncio.get_running_loop().time()
         self._idle.reschedule(now + self._account.idle_seconds)
 
@@ -57,11 +66,11 @@ async def tunnel(client: Line, remote: Remote, early: bytes) -> None:
         OSError: A side broke off.
         EgressExhausted: The task's bytes are used up.
     """
-    if early:
-        await remote.write(early)
-    await _both(
-        _copy(client.read, remote.write, remote.end), _copy(remote.read, client.write, client.end)
-    )
+    async with client.bare() as (inside, asked), remote.bare() as (outside, answered):
+        await _both(
+            _copy(inside, outside, early + asked, lambda size: remote.count(sent=size)),
+            _copy(outside, inside, answered, lambda size: remote.count(received=size)),
+        )
 
 
 async def exchange(
@@ -114,13 +123,15 @@ async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
 
 
 async def _copy(
-    read: Callable[[], Awaitable[bytes]],
-    write: Callable[[bytes], Awaitable[None]],
-    end: Callable[[], None],
+    source: socket.socket, target: socket.socket, first: bytes, count: Callable[[int], None]
 ) -> None:
-    while data := await read():
-        await write(data)
-    end()
+    loop = asyncio.get_running_loop()
+    data = first or await loop.sock_recv(source, TUNNEL_CHUNK_BYTES)
+    while data:
+        count(len(data))
+        await loop.sock_sendall(target, data)
+        data = await loop.sock_recv(source, TUNNEL_CHUNK_BYTES)
+    target.shutdown(socket.SHUT_WR)
 
 
 async def _send_body(

@@ -6,9 +6,11 @@ from pathlib import Path
 from orchestrator.runtimes.sandbox_command import HOME_INSIDE, HOSTNAME, Mount
 
 _TOP_DIRECTORIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# Public parts of /etc that programs under /usr look for; nothing with a secret in it.
+# Public files that programs under /usr look for; nothing with a secret in it.
 _SYSTEM_FILES = (
     "/etc/alternatives",
+    "/etc/apt/keyrings",
+    "/etc/apt/trusted.gpg.d",
     "/etc/ca-certificates.conf",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
@@ -19,6 +21,7 @@ _SYSTEM_FILES = (
     "/etc/pki/tls/certs",
     "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf",
+    "/var/lib/dpkg/status",
 )
 _JAVA = "java-*"
 # Package managers look here for their configuration, in which people keep passwords and tokens.
