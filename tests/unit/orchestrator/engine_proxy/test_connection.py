@@ -173,6 +173,6 @@ async def test_who_says_nothing_is_let_go(passable_directory: Path) -> None:
 
     async with proxy_before(serve, passable_directory) as line:
         with capture_logs() as logs:
-            line.end()
+            line.writer.write_eof()
             assert await line.reader.read() == b""
     assert logs == []
