@@ -19,7 +19,8 @@ from tests.support.engine_calls import (
 )
 
 from orchestrator.domain.container import Limits
-from orchestrator.engine_proxy.creation import first_difference, judge_creation
+from orchestrator.engine_proxy.body import first_difference
+from orchestrator.engine_proxy.creation import judge_creation
 from orchestrator.engine_proxy.order import KnownImage, OwnNetwork, OwnVolume, PlainPath
 from orchestrator.errors import EngineCallRefused
 

@@ -6,14 +6,14 @@ checked, and the body is written anew by the function with which the orchestrato
 the two differ, something was asked for that the orchestrator never asks for.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from orchestrator.domain.container import ContainerSpec, Limits
+from orchestrator.engine_proxy.body import BodyPart, read_body, require_same
 from orchestrator.engine_proxy.order import Condition, KnownImage, OwnNetwork, OwnVolume, PlainPath
 from orchestrator.engine_proxy.terms import Terms, shown
 from orchestrator.errors import EngineCallRefused
@@ -52,24 +52,20 @@ _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _Limit = Annotated[int, Field(gt=0, le=2**50)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Ulimit(_Part):
+class _Ulimit(BodyPart):
     name: str = Field(alias="Name")
     hard: int = Field(alias="Hard")
 
 
-class _VolumeOptions(_Part):
+class _VolumeOptions(BodyPart):
     labels: dict[str, str] = Field(alias="Labels")
 
 
-class _Mount(_Part):
+class _Mount(BodyPart):
     options: _VolumeOptions | None = Field(default=None, alias="VolumeOptions")
 
 
-class _HostConfig(_Part):
+class _HostConfig(BodyPart):
     memory: _Limit = Field(alias="Memory")
     nano_cpus: _Limit = Field(alias="NanoCpus")
     pids: _Limit = Field(alias="PidsLimit")
@@ -82,7 +78,7 @@ class _HostConfig(_Part):
         return next((each.hard for each in self.ulimits if each.name == name), 0)
 
 
-class _Body(_Part):
+class _Body(BodyPart):
     image: str = Field(alias="Image")
     labels: dict[str, str] = Field(alias="Labels")
     command: list[str] | None = Field(default=None, alias="Entrypoint")
@@ -103,47 +99,10 @@ def judge_creation(
         EngineCallRefused: It is not what the orchestrator sends; the first difference is named.
     """
     plain = terms.container(name)
-    try:
-        body = _Body.model_validate(asked)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise EngineCallRefused(f"{path} cannot be allowed: {first['msg']}.") from None
-    creation = _creation(plain, body, terms)
+    creation = _creation(plain, read_body(_Body, asked), terms)
     wanted = creation_body(creation)
-    difference = first_difference(asked, wanted)
-    if difference is not None:
-        raise EngineCallRefused(f"Creating a container: {difference}.")
+    require_same(asked, wanted, "Creating a container")
     return wanted, _conditions(creation)
-
-
-def first_difference(asked: object, wanted: object, path: str = "") -> str | None:
-    """Where a JSON value is not the one that is wanted, in words; None if it is the same."""
-    if isinstance(asked, Mapping) and isinstance(wanted, Mapping):
-        return _difference_of_objects(asked, wanted, path)
-    if isinstance(asked, list) and isinstance(wanted, list) and len(asked) == len(wanted):
-        for number, (each, other) in enumerate(zip(asked, wanted, strict=True)):
-            found = first_difference(each, other, f"{path}[{number}]")
-            if found is not None:
-                return found
-        return None
-    if type(asked) is type(wanted) and asked == wanted:
-        return None
-    return f"{path} is {shown(asked)} and must be {json.dumps(wanted)}"
-
-
-def _difference_of_objects(
-    asked: Mapping[str, object], wanted: Mapping[str, object], path: str
-) -> str | None:
-    for name, value in asked.items():
-        inner = f"{path}.{name}" if path else name
-        if name not in wanted:
-            return f"{shown(inner)} is never asked for by the orchestrator"
-        found = first_difference(value, wanted[name], inner)
-        if found is not None:
-            return found
-    missing = next((name for name in wanted if name not in asked), None)
-    return None if missing is None else f"{path}.{missing}".removeprefix(".") + " is missing"
 
 
 def _creation(plain: str, body: _Body, terms: Terms) -> Creation:

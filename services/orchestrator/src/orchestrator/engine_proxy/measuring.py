@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from orchestrator.engine_proxy.creation import first_difference
+from orchestrator.engine_proxy.body import BodyPart, read_body, require_same
 from orchestrator.engine_proxy.order import Condition, KnownImage, OwnVolume, PlainPath
 from orchestrator.engine_proxy.terms import Terms
 from orchestrator.errors import EngineCallRefused
@@ -18,13 +18,11 @@ from orchestrator.runtimes.docker_disk import MEASURES_LABEL, PREFIX, measuring_
 from orchestrator.runtimes.docker_work import volume_of
 
 
-class _HostConfig(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _HostConfig(BodyPart):
     mounts: list[dict[str, object]] = Field(alias="Mounts", min_length=1, max_length=2)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Body(BodyPart):
     image: Annotated[str, Field(alias="Image", pattern=r"^sha256:[0-9a-f]{64}$")]
     labels: dict[str, str] = Field(alias="Labels")
     host: _HostConfig = Field(alias="HostConfig")
@@ -45,21 +43,14 @@ def judge_measuring(
     """
     home = name.removeprefix(PREFIX)
     terms.container(home)
-    try:
-        body = _Body.model_validate(asked)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise EngineCallRefused(f"{path} cannot be allowed: {first['msg']}.") from None
+    body = read_body(_Body, asked)
     place = body.labels.get(PLACE_LABEL, "")
     if not place.isalnum():
         raise EngineCallRefused(f"The label {PLACE_LABEL} is missing.")
     sockets: Path | None = terms.sockets / home if len(body.host.mounts) > 1 else None
     labels = {MEASURES_LABEL: terms.deployment.name, PLACE_LABEL: place}
     wanted = measuring_body(body.image, volume_of(home), sockets, labels)
-    difference = first_difference(asked, wanted)
-    if difference is not None:
-        raise EngineCallRefused(f"Creating a measuring container: {difference}.")
+    require_same(asked, wanted, "Creating a measuring container")
     found: list[Condition] = [KnownImage(body.image), OwnVolume(volume_of(home))]
     if sockets is not None:
         found.append(PlainPath(sockets, is_directory=True))

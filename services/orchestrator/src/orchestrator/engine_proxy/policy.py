@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.engine_proxy.body import require_same
 from orchestrator.engine_proxy.call import Call, read_object
-from orchestrator.engine_proxy.creation import first_difference, judge_creation
+from orchestrator.engine_proxy.creation import judge_creation
 from orchestrator.engine_proxy.measuring import judge_measuring
 from orchestrator.engine_proxy.order import ID, Order, OwnContainer, OwnNetwork, OwnVolume
 from orchestrator.engine_proxy.terms import Terms, shown
@@ -153,7 +154,7 @@ def _make_volume(call: Call, _name: str, terms: Terms) -> Order:
         raise EngineCallRefused(f"The label {PLACE_LABEL} cannot be {shown(place)}.")
     own = {DEPLOYMENT_LABEL: terms.deployment.name, PLACE_LABEL: place, HOME_LABEL: home}
     wanted = {"Name": name, "Labels": own}
-    _require_same(asked, wanted, "Creating a volume")
+    require_same(asked, wanted, "Creating a volume")
     condition = OwnVolume(name, may_be_missing=True)
     return Order(call.method, call.path, {}, wanted, (condition,))
 
@@ -183,19 +184,13 @@ def _make_network(call: Call, _name: str, terms: Terms) -> Order:
         "Labels": {DEPLOYMENT_LABEL: terms.deployment.name},
     }
     _require_network(terms.network, terms)
-    _require_same(asked, wanted, "Creating a network")
+    require_same(asked, wanted, "Creating a network")
     return Order(call.method, call.path, {}, wanted)
 
 
 def _require_network(name: str, terms: Terms) -> None:
     if terms.transport is not Transport.TCP or name != terms.network:
         raise EngineCallRefused(f"The network {shown(name)} is not the deployment's.")
-
-
-def _require_same(asked: object, wanted: object, what: str) -> None:
-    difference = first_difference(asked, wanted)
-    if difference is not None:
-        raise EngineCallRefused(f"{what}: {difference}.")
 
 
 _CONTAINER = "/containers/([^/]+)"
