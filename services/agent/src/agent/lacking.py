@@ -100,7 +100,9 @@ def _paths(text: str) -> tuple[str, ...]:
         listed = json.loads(text)
     except (ValueError, RecursionError):
         return ()
-    return tuple(each for each in listed if isinstance(each, str)) if listed else ()
+    if not isinstance(listed, list):
+        return ()
+    return tuple(each for each in listed if isinstance(each, str))
 
 
 def _only(shadow: Path) -> dict[str, str]:
