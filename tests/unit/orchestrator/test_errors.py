@@ -46,6 +46,7 @@ GOLDEN = {
     "runtime_unavailable": 503,
     "container_start_failed": 503,
     "worker_unreachable": 503,
+    "worker_hangs": 503,
     "tree_gone": 410,
     "worker_refused": 503,
     "bundle_refused": 503,

@@ -33,6 +33,7 @@
     │   ├── RuntimeUnavailable
     │   ├── ContainerStartFailed
     │   ├── WorkerUnreachable
+    │   │   └── WorkerHangs
     │   ├── ContainerBusy
     │   ├── TreeGone
     │   ├── WorkerRefused
@@ -317,6 +318,12 @@ class WorkerUnreachable(RuntimeFailure):
     """The worker in a container stopped answering."""
 
     code = "worker_unreachable"
+
+
+class WorkerHangs(WorkerUnreachable):
+    """The worker in a container answers nothing, not even whether it is well."""
+
+    code = "worker_hangs"
 
 
 class ContainerBusy(RuntimeFailure):
