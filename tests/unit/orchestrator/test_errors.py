@@ -70,6 +70,7 @@ GOLDEN = {
     "executor_replaced": 409,
     "bundle_incomplete": 409,
     "manifest_unreadable": 500,
+    "checkpoints_unusable": 503,
     "egress_error": 502,
     "egress_refused": 403,
     "egress_unreachable": 502,

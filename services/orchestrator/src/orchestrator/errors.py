@@ -58,7 +58,8 @@
     │   ├── ExecutorBuried
     │   ├── ExecutorReplaced
     │   ├── BundleIncomplete
-    │   └── ManifestUnreadable
+    │   ├── ManifestUnreadable
+    │   └── CheckpointsUnusable
     ├── EgressError               a container's way out; told to the program that asks
     │   ├── EgressRefused
     │   ├── EgressUnreachable
@@ -485,6 +486,12 @@ class ManifestUnreadable(StorageFailure):
 
     code = "manifest_unreadable"
     status = 500
+
+
+class CheckpointsUnusable(StorageFailure):
+    """The tree of a task that has ended can only come from object storage, which cannot give it."""
+
+    code = "checkpoints_unusable"
 
 
 class EgressError(BerthError):
