@@ -236,3 +236,21 @@ async def test_the_model_goes_down_in_the_middle(runtime: str, sources: Path) ->
     assert result["changed_files"] == ["kept.txt"]
     assert result["receipt"]["wall_seconds"] < 15
     assert health.status_code == 200
+
+
+async def test_a_task_can_be_cancelled_at_any_moment_of_its_beginning(
+    http: httpx2.AsyncClient, fresh: SourceRepository
+) -> None:
+    await succeed(http, "Run: true", repo_url=str(fresh.path))  # the rest begins in a moment
+
+    async def cancelled_after(milliseconds: int) -> str:
+        task_id = await begun(http, "Run: sleep 600", repo_url=str(fresh.path))
+        await asyncio.sleep(milliseconds / 1_000)
+        for _ in range(2):
+            response = await http.post(f"/tasks/{task_id}/cancel")
+            assert response.status_code in {202, 409}, response.text
+        status: str = (await until_ended(http, task_id))["status"]
+        return status
+
+    for milliseconds in range(0, 120, 4):
+        assert await cancelled_after(milliseconds) == "cancelled", milliseconds

@@ -327,6 +327,7 @@ async def test_a_running_task_is_forked_and_compared(scene: Scene, fresh: Source
     await until_sleeping(seconds)
     response = await http.post(f"/tasks/{task_id}/fork", json={"step": 4})
     assert (await refused(response, 422, "unknown_step"))["last_step"] == 3
+    assert (await http.get(f"/tasks/{task_id}")).json()["steps"] == 3
     response = await http.post("/orchestrate", json={"query": "x", "continue_from": task_id})
     await refused(response, 409, "task_running")
     assert added((await diff(http, task_id))["diff"]) == ["one"]

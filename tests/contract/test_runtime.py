@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,18 @@ async def test_stop_keeps_the_work_and_ensure_brings_it_back(bench: Bench) -> No
     again = await runtime.ensure(spec)
     assert (again.how, again.created_at) == (Reuse.START, first.created_at)
     assert (await inside(again, READ)).out == "work"
+
+
+async def test_a_reboot_that_empties_the_place_of_sockets_costs_nothing(bench: Bench) -> None:
+    runtime, spec = bench.make(), new_spec()
+    container = await runtime.ensure(spec)
+    await inside(container, "open('/workspace/kept', 'w').write('work')")
+    await runtime.stop(spec.name)
+    assert container.endpoint.uds is not None
+    shutil.rmtree(container.endpoint.uds.parent.parent)
+    again = await runtime.ensure(spec)
+    assert again.how is Reuse.START
+    assert (await inside(again, "print(open('/workspace/kept').read())")).out == "work\n"
 
 
 async def test_stop_ends_a_worker_that_ignores_it(bench: Bench) -> None:

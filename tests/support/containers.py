@@ -15,7 +15,7 @@ from tests.support.fleet import Member
 from tests.support.runtimes import IMAGE, LIMITS, SANDBOX_UID, Bench
 
 from orchestrator.domain.budget import Budget
-from orchestrator.domain.container import Container
+from orchestrator.domain.container import Container, ContainerState, Reuse
 from orchestrator.domain.idle import IdleLimits
 from orchestrator.domain.repository import parse_repository_url
 from orchestrator.domain.task import NewTask, StartPoint
@@ -167,6 +167,17 @@ class Household:
         return Household(
             self.bench, self.tasks, self.member, runtime, clock=self.clock, leased=self.leased
         )
+
+    async def state(self, workspace: Workspace) -> ContainerState | None:
+        """The state of a workspace's container; None if there is none."""
+        found = await self.runtime.poll(workspace.container_name)
+        return None if found is None else found.state
+
+    async def use(self, workspace: Workspace) -> Reuse:
+        """Use a workspace's container as a task does; returns how it was brought up."""
+        async with self.hold(workspace) as leased:
+            await leased.worker.repositories()
+            return leased.container.how
 
     async def names(self) -> set[str]:
         """The containers there are."""

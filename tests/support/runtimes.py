@@ -98,7 +98,7 @@ class Bench:
         *,
         deployment: str | None = None,
         agent_command: Sequence[str] | None = STAND_IN,
-        start_timeout_seconds: float = 20.0,
+        start_timeout_seconds: float = 60.0,
         transport: Transport = Transport.SOCKET,
     ) -> Runtime:
         """A runtime; two with equal arguments stand for two starts of one orchestrator."""

@@ -107,7 +107,7 @@ async def until_ended(http: httpx2.AsyncClient, task_id: str) -> Json:
 async def begun(http: httpx2.AsyncClient, query: str, **body: object) -> str:
     """Give a task without waiting for it; returns its id."""
     response = await http.post(
-        "/orchestrate", json={"query": query, **body}, headers={"Prefer": "respond-async"}
+        "/orchestrate", json={"query": query, **body}, headers={"Prefer": "Respond-Async"}
     )
     task_id: str = response.json()["task_id"]
     assert response.status_code == ACCEPTED, response.text

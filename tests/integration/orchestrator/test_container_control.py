@@ -7,7 +7,6 @@ import pytest
 from tests.support.containers import Household, some_workspace
 
 from orchestrator.domain.container import ContainerState, Reuse
-from orchestrator.domain.workspace import Workspace
 from orchestrator.errors import ContainerBusy, ContainerNotFound
 from orchestrator.flow.container_control import ContainerControl
 
@@ -16,17 +15,6 @@ DOOR_SECONDS = 30.0
 
 def control_of(household: Household) -> ContainerControl:
     return ContainerControl(household.runtime, household.tasks, household.occupancy)
-
-
-async def state(household: Household, workspace: Workspace) -> ContainerState | None:
-    found = await household.runtime.poll(workspace.container_name)
-    return None if found is None else found.state
-
-
-async def use(household: Household, workspace: Workspace) -> Reuse:
-    async with household.hold(workspace) as leased:
-        await leased.worker.repositories()
-        return leased.container.how
 
 
 @pytest.mark.parametrize(
@@ -43,27 +31,27 @@ async def test_it_waits_at_the_door(
     how: Reuse,
 ) -> None:
     workspace, control = some_workspace(), control_of(household)
-    await use(household, workspace)
+    await household.use(workspace)
     async with household.occupancy.at(workspace.container_name) as door:
         acting = asyncio.ensure_future(act(control, workspace.container_name))
         async with asyncio.timeout(DOOR_SECONDS):
             while door.visitors == 1:
                 await asyncio.sleep(0)
-        assert await state(household, workspace) is ContainerState.RUNNING
+        assert await household.state(workspace) is ContainerState.RUNNING
         assert not acting.done()
     await acting
-    assert await state(household, workspace) is end
-    assert await use(household, workspace) is how
+    assert await household.state(workspace) is end
+    assert await household.use(workspace) is how
 
 
 async def test_a_container_that_a_task_works_in_is_not_removed(household: Household) -> None:
     workspace, control = some_workspace(), control_of(household)
-    await use(household, workspace)
+    await household.use(workspace)
     task_id = await household.begin(workspace)
     with pytest.raises(ContainerBusy) as refused:
         await control.remove(workspace.container_name)
     assert refused.value.facts["task_id"] == task_id
-    assert await state(household, workspace) is ContainerState.RUNNING
+    assert await household.state(workspace) is ContainerState.RUNNING
 
 
 @pytest.mark.parametrize("name", ["", "..", "repo-", "repo-0123456789abcdef", "x" * 500])

@@ -17,22 +17,11 @@ AT_ONCE = IdleLimits(pause_seconds=1e-9, stop_seconds=0, remove_seconds=0)
 RESUMED = 8
 
 
-async def state(household: Household, workspace: Workspace) -> ContainerState | None:
-    found = await household.runtime.poll(workspace.container_name)
-    return None if found is None else found.state
-
-
-async def use(household: Household, workspace: Workspace) -> Reuse:
-    async with household.hold(workspace) as leased:
-        await leased.worker.repositories()
-        return leased.container.how
-
-
 async def test_a_container_is_paused_then_stopped_then_removed(household: Household) -> None:
     workspace, reaper = some_workspace(), household.reaper(LIMITS)
-    await use(household, workspace)
+    await household.use(workspace)
     await reaper.sweep()
-    assert await state(household, workspace) is ContainerState.RUNNING
+    assert await household.state(workspace) is ContainerState.RUNNING
     for seconds, expected, how in (
         (61, ContainerState.PAUSED, Reuse.RESUME),
         (601, ContainerState.STOPPED, Reuse.START),
@@ -40,8 +29,8 @@ async def test_a_container_is_paused_then_stopped_then_removed(household: Househ
     ):
         household.clock.later = timedelta(seconds=seconds)
         await reaper.sweep()
-        assert await state(household, workspace) is expected
-        assert await use(household, workspace) is how
+        assert await household.state(workspace) is expected
+        assert await household.use(workspace) is how
     assert household.bench.has_leftovers(workspace.container_name)
     household.clock.later = timedelta(seconds=12_002)
     await reaper.sweep()
@@ -52,13 +41,13 @@ async def test_what_a_task_uses_waits_for_or_others_hold_is_left(household: Hous
     used, waited_for, theirs = some_workspace(), some_workspace(), some_workspace()
     household.clock.later = timedelta(days=365)
     for workspace in (waited_for, theirs):
-        await use(household, workspace)
+        await household.use(workspace)
     await household.begin(waited_for)
     household.leased = {theirs.id: THEM}
     async with household.hold(used):
         await household.reaper(LIMITS).sweep()
         for workspace in (used, waited_for, theirs):
-            assert await state(household, workspace) is ContainerState.RUNNING
+            assert await household.state(workspace) is ContainerState.RUNNING
     household.leased = {}
     await household.reaper(LIMITS).sweep()
     assert await household.names() == {waited_for.container_name}
@@ -66,7 +55,7 @@ async def test_what_a_task_uses_waits_for_or_others_hold_is_left(household: Hous
 
 async def test_work_that_is_kept_nowhere_else_is_stopped_only(household: Household) -> None:
     workspace = some_workspace()
-    await use(household, workspace)
+    await household.use(workspace)
     household.clock.later = timedelta(days=365)
 
     async def never(asked: Workspace) -> bool:
@@ -74,7 +63,7 @@ async def test_work_that_is_kept_nowhere_else_is_stopped_only(household: Househo
         return False
 
     await household.reaper(LIMITS, never).sweep()
-    assert await state(household, workspace) is ContainerState.STOPPED
+    assert await household.state(workspace) is ContainerState.STOPPED
 
 
 async def test_tasks_that_begin_while_it_reaps_win_or_wait_and_never_fail(
@@ -91,7 +80,7 @@ async def test_tasks_that_begin_while_it_reaps_win_or_wait_and_never_fail(
                 hows.append(leased.container.how)
                 for _ in range(3):
                     await leased.worker.repositories()  # would hang in a paused container
-                    assert await state(household, workspace) is ContainerState.RUNNING
+                    assert await household.state(workspace) is ContainerState.RUNNING
                     await asyncio.sleep(random.random() * 0.01)
 
     async def reap() -> None:

@@ -66,6 +66,11 @@
     │   ├── EgressExhausted
     │   ├── EgressUnattributed
     │   └── EgressRequestInvalid
+    ├── EngineError               what the proxy before a Docker engine answers
+    │   ├── EngineCallRefused
+    │   ├── EngineCallInvalid
+    │   ├── EngineObjectUnknown
+    │   └── EngineUnreachable
     ├── ServiceStopping           come back for the task later
     └── ConfigurationError        a setting cannot work on this machine
 
@@ -533,6 +538,41 @@ class EgressRequestInvalid(EgressError):
 
     code = "egress_request_invalid"
     status = 400
+
+
+class EngineError(BerthError):
+    """A call to a Docker engine is not carried out by the proxy before it."""
+
+    code = "engine_error"
+    status = 502
+
+
+class EngineCallRefused(EngineError):
+    """The orchestrator has no need of this call."""
+
+    code = "engine_call_refused"
+    status = 403
+
+
+class EngineCallInvalid(EngineError):
+    """The call is not a request that can be read."""
+
+    code = "engine_call_invalid"
+    status = 400
+
+
+class EngineObjectUnknown(EngineError):
+    """The deployment has nothing of this name on the engine."""
+
+    code = "engine_object_unknown"
+    status = 404
+
+
+class EngineUnreachable(EngineError):
+    """The engine does not answer the proxy."""
+
+    code = "engine_unreachable"
+    status = 503
 
 
 class ServiceStopping(BerthError):

@@ -54,6 +54,29 @@ async def test_a_task_that_is_not_here_cannot_be_cancelled() -> None:
     assert not running.cancel("one")
 
 
+async def test_an_ending_is_not_interrupted_by_being_asked_for_again() -> None:
+    running, ended = RunningTasks(), asyncio.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        with running.entered("one"):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                asked.set()
+                await go_on.wait()
+                ended.set()
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    assert running.cancel("one")
+    await asked.wait()
+    assert running.cancel("one")
+    go_on.set()
+    await working
+    assert ended.is_set()
+
+
 async def test_stopping_waits_until_every_task_has_left() -> None:
     running = RunningTasks()
     workers = await at_work(running, *"abc")

@@ -53,7 +53,7 @@ async def orchestrate(
     require_short(body.query, services)
     task = await services.submit(body.to_request(idempotency_key or ""))
     headers = {"Location": f"/tasks/{task.id}"}
-    if "respond-async" in request.headers.get("prefer", ""):
+    if "respond-async" in request.headers.get("prefer", "").lower():
         accepted = task_body(await services.tasks.get(task.id)).model_dump(mode="json")
         applied = {"Preference-Applied": "respond-async"}
         return JSONResponse(accepted, status_code=202, headers=headers | applied)
@@ -88,8 +88,12 @@ async def cancel_task(task_id: str, services: Use) -> TaskBody:
 
 @router.get("/tasks/{task_id}", response_model=TaskBody, summary="A task and its result")
 async def read_task(task_id: str, services: Use) -> TaskBody:
-    """The task as it stands now."""
-    return await shown_task(await services.tasks.get(task_id), services.events)
+    """The task as it stands now; while it runs `steps` counts those completed so far."""
+    task = await services.tasks.get(task_id)
+    body = await shown_task(task, services.events)
+    if task.ending is None:
+        body.steps = await services.tasks.last_step(task_id)
+    return body
 
 
 @router.get(

@@ -42,18 +42,30 @@ class RunTask:
             raise asyncio.CancelledError  # taken from the queue too late: the next process has it
         with running.entered(task_id):
             try:
-                await self._under_lease(await self._parts.tasks.get(task_id), steps)
+                await self._heeding(task_id, steps)
             except asyncio.CancelledError:
                 if running.is_abandoned and not running.stopping.is_set():
                     raise StaleLease(f"Task {task_id} was abandoned here.") from None
                 raise
 
+    async def _heeding(self, task_id: str, steps: Steps) -> None:
+        """Run the task, and end it if its end is asked for while none of its work is under way."""
+        try:
+            await self._under_lease(await self._parts.tasks.get(task_id), steps)
+        except asyncio.CancelledError:
+            if self._parts.running.is_leaving:
+                raise
+            _uncancel()
+            # The record tells it now, and no task is cancelled twice.
+            await self._under_lease(await self._parts.tasks.get(task_id), steps)
+
     async def _under_lease(self, kept: Task, steps: Steps) -> None:
         async with AsyncExitStack() as stack:
-            generation = await self._leased(kept, stack)
-            if generation is None:  # cancelled while it waited for its turn: it never ran here
+            if kept.cancel_requested and kept.ending is None:  # before it ran here
                 await self._finish(kept, PartialResult(Ledger(), Patch()), cancelled())
                 return
+            taking = self._parts.lease.taken(kept.workspace, kept.id)
+            generation = await stack.enter_async_context(taking)
             try:
                 # Read again, as the holder before us has left it.
                 await self._go_on(await self._parts.tasks.get(kept.id), generation, steps)
@@ -68,19 +80,6 @@ class RunTask:
             await self._run(kept, generation, steps)
         else:
             await self._finish.clear_up(kept, kept.ending, generation)
-
-    async def _leased(self, kept: Task, stack: AsyncExitStack) -> int | None:
-        """The generation of the lease once it is taken; None if the task was cancelled before."""
-        if kept.cancel_requested and kept.ending is None:
-            return None
-        try:
-            taking = self._parts.lease.taken(kept.workspace, kept.id)
-            return await stack.enter_async_context(taking)
-        except asyncio.CancelledError:
-            if self._parts.running.is_leaving:
-                raise
-            _uncancel()
-            return None
 
     async def _run(self, kept: Task, generation: int, steps: Steps) -> None:
         result = PartialResult(Ledger(), Patch(), generation)

@@ -17,6 +17,7 @@ class RunningTasks:
 
     def __init__(self) -> None:
         self._running: dict[str, list[asyncio.Task[object]]] = {}
+        self._cancelled: set[asyncio.Task[object]] = set()
         self._abandoned: set[asyncio.Task[object]] = set()
         self._stopping = asyncio.Event()
 
@@ -39,13 +40,19 @@ class RunningTasks:
             runs.remove(current)
             if not runs:
                 del self._running[task_id]
+            self._cancelled.discard(current)
             self._abandoned.discard(current)
 
     def cancel(self, task_id: str) -> bool:
-        """Interrupt one task, which then records its ending; False if it is not at work here."""
+        """Interrupt one task, which then records its ending; False if it is not at work here.
+
+        Asked for again it does nothing: the ending itself is not interrupted.
+        """
         runs = self._running.get(task_id, ())
         for run in runs:
-            run.cancel()
+            if run not in self._cancelled:
+                self._cancelled.add(run)
+                run.cancel()
         return bool(runs)
 
     def abandon(self, task_id: str) -> None:

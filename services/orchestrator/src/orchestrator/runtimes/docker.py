@@ -269,6 +269,7 @@ class DockerRuntime:
         home = await self._work.settle(spec.name)
         if self._transport is Transport.SOCKET:
             self._sockets.make(home)
+            self._recipe.write_hosts()  # a reboot may have emptied the place it lies in
         if how in {Reuse.CREATE, Reuse.RECREATE}:
             creation = await self._recipe.creation(spec, image, home, wanted, birth)
             await self._objects.create(qualified, creation_body(creation))

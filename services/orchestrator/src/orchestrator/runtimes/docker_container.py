@@ -108,7 +108,7 @@ def _host_config(creation: Creation) -> dict[str, object]:
         "SecurityOpt": ["no-new-privileges"],
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,
-        "NanoCpus": int(limits.cpus * 10**9),
+        "NanoCpus": round(limits.cpus * 10**9),
         "PidsLimit": limits.pids,
         "Ulimits": [
             # A start fails if this is above the engine's own hard limit.

@@ -3,20 +3,27 @@
 import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from threading import Lock
 from typing import TypeVar
 
 import requests
 import urllib3
 from docker import APIClient
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, InvalidConfigFile
 from docker.utils import kwargs_from_env
+from docker.utils.config import find_config_file
 
 from orchestrator.errors import RuntimeFailure, RuntimeUnavailable
 
 THREADS = 8
 PROBE_SECONDS = 2
 CALL_SECONDS = 60
+AWAY = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+"""What a proxy before the engine answers when the engine does not."""
+
 REMEDY = "Start it (./scripts/setup-docker) or set BERTH_RUNTIME=sandbox."
 
 Answer = TypeVar("Answer")
@@ -40,8 +47,8 @@ class DockerEngine:
 
         Raises:
             APIError: The engine answered with an error that the caller may expect (4xx).
-            RuntimeFailure: It failed on its side (5xx).
-            RuntimeUnavailable: It did not answer.
+            RuntimeFailure: It failed on its side (5xx), or does not allow us the call (403).
+            RuntimeUnavailable: It did not answer, or the client's configuration is malformed.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, action)
 
@@ -56,6 +63,12 @@ class DockerEngine:
         try:
             return action(self._connected())
         except APIError as error:
+            if error.status_code in AWAY:
+                raise RuntimeUnavailable(f"{explanation(error)} {REMEDY}") from error
+            if error.status_code == HTTPStatus.FORBIDDEN:
+                raise RuntimeFailure(
+                    f"The Docker engine, or the proxy before it, refused: {explanation(error)}"
+                ) from error
             if error.is_server_error():
                 raise RuntimeFailure(f"The Docker engine failed: {explanation(error)}") from error
             raise
@@ -68,13 +81,32 @@ class DockerEngine:
         with self._connecting:
             if self._client is None:
                 # "auto": an engine refuses versions of the interface that it is too old or new for.
-                self._client = APIClient(
-                    version="auto",
-                    timeout=self._timeout_seconds,
-                    max_pool_size=THREADS,
-                    **kwargs_from_env(),
-                )
+                self._client = _client(self._timeout_seconds)
             return self._client
+
+
+def _client(timeout_seconds: int) -> APIClient:
+    where = kwargs_from_env()
+    try:
+        # "auto": an engine refuses versions of the interface that it is too old or new for.
+        return APIClient(version="auto", timeout=timeout_seconds, max_pool_size=THREADS, **where)
+    except (DockerException, AttributeError, LookupError, TypeError, ValueError) as error:
+        file = find_config_file()
+        if file is None or not _is_misread(error):
+            raise
+        raise RuntimeUnavailable(
+            f"Docker's configuration file {file!s} is malformed. Mend or remove it, or "
+            "have DOCKER_CONFIG name a directory with another."
+        ) from error
+
+
+def _is_misread(error: Exception) -> bool:
+    """True if the library, which trusts its configuration's form, has stumbled over it."""
+    if isinstance(error, DockerException) and not isinstance(error, InvalidConfigFile):
+        return isinstance(
+            error.__cause__, AttributeError | TypeError | requests.exceptions.InvalidHeader
+        )
+    return True
 
 
 async def docker_problem(image: str, engine_runtime: str | None = None) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 from orchestrator.domain.container import ContainerSpec, Limits
 from orchestrator.runtimes.deployment import Deployment, fingerprint
@@ -91,8 +92,12 @@ class DockerRecipe:
         return replace(
             creation,
             sockets=self._sockets.path(home),
-            hosts=self._sockets.write("hosts", HOSTS),
+            hosts=self.write_hosts(),
         )
+
+    def write_hosts(self) -> Path:
+        """See that the file which containers have for /etc/hosts is there; returns its path."""
+        return self._sockets.write("hosts", HOSTS)
 
     def fingerprint(self, limits: Limits, image: str) -> str:
         """The same for containers that are made the same way."""

@@ -12,6 +12,7 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.runtimes.trees import remove_tree
 
 SOCKET_NAME = "worker.sock"
+BELOW_DATA = "run"
 SOCKET_URL = "http://worker"
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un holds 108 with the final zero
 LONGEST_NAME = len("repo-") + 16 + 1 + 32
@@ -72,12 +73,17 @@ class SocketDirectories:
         remove_tree(self.path(name))
 
 
+def is_short_enough(root: Path) -> bool:
+    """True if the sockets of all containers can lie below this directory."""
+    longest = root / ("x" * LONGEST_NAME) / SOCKET_NAME
+    return len(os.fsencode(longest)) <= MAX_SOCKET_PATH_BYTES
+
+
 def _root(data_dir: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
     temporary = Path(tempfile.gettempdir()).absolute() / f"berth-{os.geteuid()}" / digest
-    for root in (data_dir / "run", temporary):
-        longest = root / ("x" * LONGEST_NAME) / SOCKET_NAME
-        if len(os.fsencode(longest)) <= MAX_SOCKET_PATH_BYTES:
+    for root in (data_dir / BELOW_DATA, temporary):
+        if is_short_enough(root):
             return root
     raise ConfigurationError(
         f"No path for unix sockets is short enough: neither {data_dir} nor the temporary "
