@@ -43,7 +43,8 @@ class PostgresCancels:
                 reason = "the connection ended"
             except (DatabaseUnavailable, *DriverError) as error:
                 reason = type(error).__name__
-            structlog.get_logger().warning("cancels_not_heard", reason=reason)
+            if attempt == 0:
+                structlog.get_logger().warning("cancels_not_heard", reason=reason)
             await asyncio.sleep(_RECONNECT_DELAYS[min(attempt, len(_RECONNECT_DELAYS) - 1)])
             attempt += 1
 
