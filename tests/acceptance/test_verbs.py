@@ -447,6 +447,27 @@ async def test_without_container_and_storage_a_tree_is_gone(
 
 
 @SANDBOX_ONLY
+async def test_without_container_and_with_damaged_storage_the_damage_is_told(
+    scene: Scene, fresh: SourceRepository
+) -> None:
+    http = scene.http
+    task = await succeed(http, "Run: echo one > a.txt", repo_url=str(fresh.path))
+    workspace = task["workspace"]
+    await http.delete(f"/containers/{workspace['container']}")
+    kept = scene.service.data_dir / f"objects/objects/workspaces+/{workspace['id']}+"
+    [bundle] = kept.rglob("*.bundle=")
+    bundle.write_bytes(b"rubbish")
+    # Our own copy is a cache; it is not asked for here.
+    for cached in (scene.service.data_dir / "checkpoints").glob(f"*{workspace['id']}*"):
+        shutil.rmtree(cached)
+    told = await http.get(f"/tasks/{task['task_id']}/diff")
+    await refused(told, 503, "checkpoints_unusable")
+    assert bundle.name.removesuffix("=") in told.json()["detail"]
+    more = await until_ended(http, (await say(http, task["task_id"], "Run: true"))["task_id"])
+    assert more["error"]["code"] == "checkpoints_unusable"
+
+
+@SANDBOX_ONLY
 async def test_a_continuation_that_never_had_the_tree_is_no_dead_end(
     scene: Scene, fresh: SourceRepository
 ) -> None:

@@ -3,15 +3,19 @@
 import asyncio
 import os
 import random
+import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from tests.support.memory_use import GROWTH, peak_growth
 
 from orchestrator.errors import ObjectConflict, StorageFailure
+from orchestrator.storage.objects import files
 from orchestrator.storage.objects.files import FileObjectStore
 from orchestrator.storage.objects.key_locks import locked
+from orchestrator.storage.objects.object_file import Header, write_object
 
 RACER = """
 import asyncio, sys
@@ -124,6 +128,21 @@ async def test_damage_is_noticed(tmp_path: Path, position: int) -> None:
     with pytest.raises(StorageFailure, match="damaged"):
         await store.get_file("k", target)
     assert not target.exists()
+
+
+async def test_what_is_deleted_under_a_write_is_a_failure_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileObjectStore(tmp_path)
+
+    def delete_all(descriptor: int, chunks: Iterable[bytes], generation: int) -> Header:
+        header = write_object(descriptor, chunks, generation)
+        shutil.rmtree(tmp_path)
+        return header
+
+    monkeypatch.setattr(files, "write_object", delete_all)
+    with pytest.raises(StorageFailure, match="No such file"):
+        await store.put("k", b"content")
 
 
 async def test_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from orchestrator.domain.task import NewTask, Task, TaskStatus
 from orchestrator.domain.thinning import ThinningLimits
 from orchestrator.errors import (
     BundleRefused,
+    CheckpointsUnusable,
     StaleLease,
     StorageFailure,
     TreeGone,
@@ -161,6 +162,27 @@ class TestRestore:
             bundle.write_bytes(b"rubbish")
         assert await other.restore(task, new.worker) == Restored(lost=True, repeated=(2,))
         assert await patch(new) == await patch(old)
+
+    @pytest.mark.parametrize("harm", ["damaged", "missing", "manifest"])
+    async def test_damaged_storage_is_told_of_where_nothing_makes_up_for_it(
+        self, hall: Hall, harm: str
+    ) -> None:
+        machine, other = hall.machine(), hall.machine()
+        task, old, new = hall.task(), await hall.worker(), await hall.worker()
+        await machine.supply(task, old.worker)
+        await hall.run(old.worker, 2, "echo 2 >> log")
+        await machine.export(task, old)
+        kind = "manifest.json=" if harm == "manifest" else "*.bundle="
+        [file] = (hall.directory / "objects").rglob(kind)
+        if harm == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(b"rubbish")
+        with pytest.raises(CheckpointsUnusable) as told:
+            await other.restore.ended(task, new.worker)
+        where = file.name.removesuffix("=")
+        assert where in told.value.detail
+        assert ("holds nothing" if harm == "missing" else "damaged") in told.value.detail
 
     async def test_a_worker_that_refuses(self, hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
         machine, task = hall.machine(), hall.task()
@@ -357,6 +379,30 @@ class TestTidy:
         new = await hall.worker()
         assert (await machine.restore(task, new.worker)).step == 3
         assert await patch(new) == await patch(old)
+
+    async def test_without_room_on_our_own_disk_it_ends_by_itself(self, hall: Hall) -> None:
+        machine, task, leased = hall.machine(), hall.task(), await hall.worker()
+        await machine.supply(task, leased.worker)
+        await hall.run(leased.worker, 2, "echo 2 >> log")
+        await machine.export(task, leased)
+
+        async def unfinished() -> list[Task]:
+            return []
+
+        machine.room.rmdir()
+        tidy = Tidy(
+            preserve=machine.preserve,
+            store=machine.store,
+            filling=machine.filling,
+            unfinished=unfinished,
+            turns=Turns(),
+            room=machine.room,
+        )
+        with pytest.raises(FileNotFoundError):
+            await tidy(_ended(task), 1)
+        tidy.begin(_ended(task), 1)
+        [running] = tidy._running
+        await running
 
     async def test_it_takes_its_turn_and_ends_by_itself(self, hall: Hall) -> None:
         machine, task = hall.machine(), hall.task()

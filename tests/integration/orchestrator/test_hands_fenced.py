@@ -17,13 +17,14 @@ from orchestrator.domain.events import NewEvent
 from orchestrator.domain.task import NewTask
 from orchestrator.domain.workspace import scratch_workspace
 from orchestrator.errors import StaleLease, WorkerRefused
+from orchestrator.flow import hands as flow_hands
 from orchestrator.flow.hands import Hands
 from orchestrator.flow.lease import Lease, Leased
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.flow.supply import Supply
 from orchestrator.ports import Admission, PreparedTask, Runtime
 from orchestrator.storage.postgres import PostgresTaskStore
-from orchestrator.workers.client import HttpWorkers
+from orchestrator.workers.client import HttpWorker, HttpWorkers
 
 
 @dataclass(slots=True)
@@ -35,6 +36,9 @@ class OneContainer:
 
     async def ensure(self, _spec: ContainerSpec) -> Container:
         self.done.append("ensure")
+        return self.container
+
+    async def poll(self, _name: str) -> Container:
         return self.container
 
     async def stop(self, _name: str) -> None:
@@ -123,6 +127,32 @@ async def test_a_task_that_is_refused_brings_up_nothing_anew(desk: Desk) -> None
         assert (await worker.patch("t1")).changed_files == ()
         await worker.close()
     assert desk.runtime.done == ["ensure"]
+
+
+async def test_a_worker_that_does_not_obey_is_ended_and_its_work_is_read_after_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    generation = await desk.old.leases.acquire(desk.task.workspace.id)
+    async with desk.hands(generation) as hands:
+        await hands.call("bash", {"command": "echo x > kept"})
+        monkeypatch.setattr(HttpWorker, "interrupt", deaf)
+        monkeypatch.setattr(flow_hands, "OBEY_SECONDS", 0.0)
+        await hands.interrupt()
+        assert desk.runtime.done == ["ensure", "stop", "ensure"]
+        assert (await hands.patch()).changed_files == ("kept",)
+
+
+async def test_a_worker_that_answers_again_is_not_ended(desk: Desk) -> None:
+    generation = await desk.old.leases.acquire(desk.task.workspace.id)
+    await desk.lease.end_hung(desk.task.workspace, generation)
+    assert desk.runtime.done == []
+    await taken_over(desk)
+    with pytest.raises(StaleLease):
+        await desk.lease.end_hung(desk.task.workspace, generation, ask=False)
+    assert desk.runtime.done == []
 
 
 async def test_a_worker_that_lies_fails_its_task(desk: Desk) -> None:

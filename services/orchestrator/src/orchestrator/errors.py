@@ -33,6 +33,7 @@
     │   ├── RuntimeUnavailable
     │   ├── ContainerStartFailed
     │   ├── WorkerUnreachable
+    │   │   └── WorkerHangs
     │   ├── ContainerBusy
     │   ├── TreeGone
     │   ├── WorkerRefused
@@ -57,7 +58,8 @@
     │   ├── ExecutorBuried
     │   ├── ExecutorReplaced
     │   ├── BundleIncomplete
-    │   └── ManifestUnreadable
+    │   ├── ManifestUnreadable
+    │   └── CheckpointsUnusable
     ├── EgressError               a container's way out; told to the program that asks
     │   ├── EgressRefused
     │   ├── EgressUnreachable
@@ -324,6 +326,12 @@ class WorkerUnreachable(RuntimeFailure):
     code = "worker_unreachable"
 
 
+class WorkerHangs(WorkerUnreachable):
+    """The worker in a container answers nothing, not even whether it is well."""
+
+    code = "worker_hangs"
+
+
 class ContainerBusy(RuntimeFailure):
     """A task works in the container."""
 
@@ -483,6 +491,12 @@ class ManifestUnreadable(StorageFailure):
 
     code = "manifest_unreadable"
     status = 500
+
+
+class CheckpointsUnusable(StorageFailure):
+    """The tree of a task that has ended can only come from object storage, which cannot give it."""
+
+    code = "checkpoints_unusable"
 
 
 class EgressError(BerthError):

@@ -17,7 +17,7 @@ from orchestrator.api.sse import HEADERS, frame, with_heartbeats
 from orchestrator.api.task_body import TaskBody, task_body
 from orchestrator.domain.events import Event
 from orchestrator.domain.task import TaskFilter, TaskStatus
-from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping
+from orchestrator.errors import InvalidRequest, RequestTooLarge, ServiceStopping, TaskNotFound
 
 router = APIRouter(tags=["tasks"])
 
@@ -72,6 +72,8 @@ async def list_tasks(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[TaskBody]:
     """A page of tasks; the id of the last one, given as `before`, brings the next page."""
+    if before is not None:
+        await _require_page_end(services, before)
     found = await services.tasks.list(TaskFilter(status, workspace, before, limit))
     return [task_body(each) for each in found]
 
@@ -129,6 +131,22 @@ def require_short(query: str, services: Services) -> None:
             f"The query has {len(query):,} characters; at most {services.max_query_chars:,} "
             "are taken. Give long material as files."
         )
+
+
+async def _require_page_end(services: Services, before: str) -> None:
+    """See that a page can begin after a task.
+
+    Raises:
+        InvalidRequest: There is no such task.
+    """
+    try:
+        await services.tasks.get(before)
+    except TaskNotFound as error:
+        raise InvalidRequest(
+            "before names no task: give the id of the last task of the page before, or leave it "
+            "out for the first page.",
+            field="before",
+        ) from error
 
 
 def _event_number(last_event_id: str | None) -> int:

@@ -11,6 +11,8 @@ MAX_FILE_BYTES = 8 * 2**30
 MAX_DISK_BYTES = 10 * 2**30
 MEMORY_SHARE_OF_TMPFS = 4
 
+HANG_SECONDS = 10.0  # a busy worker may be slow; one that is silent for longer hangs
+
 
 class ContainerState(StrEnum):
     """The state of a container on its runtime."""

@@ -1,5 +1,6 @@
 """A task's hold on its container: taken, and taken anew when the container dies."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,16 @@ import structlog
 from orchestrator.domain.container import Container
 from orchestrator.domain.conversation import ToolResult, ToolSpec
 from orchestrator.domain.task import NewTask, Patch
-from orchestrator.errors import StaleLease, TreeGone, WorkerRefused, WorkerUnreachable
+from orchestrator.errors import (
+    StaleLease,
+    TreeGone,
+    WorkerHangs,
+    WorkerRefused,
+    WorkerUnreachable,
+)
 from orchestrator.flow.disk import DiskGuard
 from orchestrator.flow.lease import Lease, Leased
+from orchestrator.flow.pulse import PATIENT, Patience, answering
 from orchestrator.flow.supply import Supply
 from orchestrator.flow.tree_keeper import TreeKeeper
 from orchestrator.ports import Admission, PreparedTask, Progress, Worker
@@ -23,6 +31,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 REVIVALS = 3
 """How often one request may find its container dead before the task fails."""
+
+IMPATIENT = Patience(every_seconds=0.5, hang_seconds=5.0, questions=1)
+"""For a worker that is to leave off: there is not much to lose in it."""
+OBEY_SECONDS = 8.0
+"""How long a worker that answers may take to end what tools do."""
 
 Prepared = Callable[[Leased, PreparedTask], Awaitable[None]]
 Admit = Callable[[Container], AbstractAsyncContextManager[Admission]]
@@ -82,6 +95,7 @@ class Hands:
         self._guard: DiskGuard | None = None
         self._holding = AsyncExitStack()
         self._keeper = keeper
+        self._held: Leased | None = None
         self._leased: Leased | None = None
         self._is_whole = False
         self._latest: _Call | None = None
@@ -151,8 +165,21 @@ class Hands:
         return await self._with_worker(kept, before=before)
 
     async def interrupt(self) -> None:
-        """End what tools still do: a call with a key goes on when we no longer wait for it."""
-        await self._with_worker(lambda worker: worker.interrupt(self._task.id))
+        """End what tools still do: a call with a key goes on when we no longer wait for it.
+
+        A worker that does not obey is ended itself, and another takes its place.
+        """
+        try:
+            await self._with_worker(self._interrupted, patience=IMPATIENT)
+        except TimeoutError:
+            await self._let_go()
+            await self._end_hung(ask=False)
+            # What is to be read now is read from a worker that runs nothing.
+            await self._with_worker(_nothing)
+
+    async def _interrupted(self, worker: Worker) -> None:
+        async with asyncio.timeout(OBEY_SECONDS):
+            await worker.interrupt(self._task.id)
 
     async def patch(self) -> Patch:
         """What the task has changed so far."""
@@ -165,7 +192,10 @@ class Hands:
         return await self._keeper.finish(self._leased)
 
     async def _with_worker(
-        self, work: Callable[[Worker], Awaitable[T]], before: int | None = None
+        self,
+        work: Callable[[Worker], Awaitable[T]],
+        before: int | None = None,
+        patience: Patience = PATIENT,
     ) -> T:
         """Work with a worker whose tree is as it was before a step, or at the end of all.
 
@@ -173,11 +203,15 @@ class Hands:
         """
         for attempt in range(1, REVIVALS + 1):
             try:
-                worker = await self._held(before)
-                with _lost_on_the_way():
-                    return await work(worker)
+                leased = await self._hold()
+                async with answering(leased.container, self._lease.answers, patience):
+                    await self._ready(leased, before)
+                    with _lost_on_the_way():
+                        return await work(leased.worker)
             except WorkerUnreachable as lost:
                 await self._let_go()
+                if isinstance(lost, WorkerHangs):
+                    await self._end_hung()
                 self._require_disk()
                 if attempt == REVIVALS:
                     raise
@@ -203,10 +237,16 @@ class Hands:
                 await toolbox.call(latest.name, latest.arguments, key=latest.key)
             self._has_latest = True
 
-    async def _held(self, before: int | None) -> Worker:
-        if self._leased is None:
+    async def _hold(self) -> Leased:
+        """Take hold of the container, unless we have it."""
+        if self._held is None:
             holding = self._lease.hold(self._task.workspace, self._generation)
-            leased = await self._holding.enter_async_context(holding)
+            self._held = await self._holding.enter_async_context(holding)
+        return self._held
+
+    async def _ready(self, leased: Leased, before: int | None) -> None:
+        """Have the task's tree in the container that we hold."""
+        if self._leased is None:
             if self._watch is not None:
                 self._guard = await self._holding.enter_async_context(self._watch(leased))
             self._admission = await self._holding.enter_async_context(self._admit(leased.container))
@@ -219,9 +259,11 @@ class Hands:
         if before != 0 and not self._is_whole:
             # Not sooner: only now all steps before this one are known to be completed.
             if self._keeper is not None:
-                await self._keeper.bring_back(self._leased, before)
+                await self._keeper.bring_back(leased, before)
             self._is_whole = True
-        return self._leased.worker
+
+    async def _end_hung(self, *, ask: bool = True) -> None:
+        await self._lease.end_hung(self._task.workspace, self._generation, ask=ask)
 
     def _require_disk(self) -> None:
         """See whether the worker was lost because the container was stopped for its disk.
@@ -239,7 +281,7 @@ class Hands:
     async def _let_go(self) -> None:
         if self._keeper is not None:
             await self._keeper.let_go()
-        self._leased = None
+        self._held = self._leased = None
         self._is_whole = self._has_latest = False
         await self._holding.aclose()
 

@@ -1,15 +1,19 @@
 """The right to use a workspace's container, and the way to get one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from orchestrator.domain.container import Container, ContainerSpec, Limits, Reuse
+from orchestrator.domain.container import Container, ContainerSpec, ContainerState, Limits, Reuse
 from orchestrator.domain.workspace import CONTAINER_PREFIX, Workspace
 from orchestrator.errors import StaleLease, WorkerRefused
 from orchestrator.flow.occupancy import Occupancy
 from orchestrator.flow.shares import LeaseShares
 from orchestrator.ports import Leases, Runtime, TaskStore, Worker, Workers
+
+SOON_SECONDS = 2.0
+"""How long a worker that was silent may take for one more answer before it is ended."""
 
 Bind = Callable[[ContainerSpec], Awaitable[bool]]
 """Makes a container from the pool the one of a spec; False if there is none, or no need."""
@@ -131,6 +135,33 @@ class Lease:
             self._occupancy.leave(name)
             await worker.close()
 
+    async def answers(self, container: Container) -> bool:
+        """Whether a container's worker answers a health question, in some seconds."""
+        return await self._workers.is_healthy(container)
+
+    async def end_hung(self, workspace: Workspace, generation: int, *, ask: bool = True) -> None:
+        """End the processes of a container whose worker hangs; `hold` starts it anew.
+
+        It is left as it is if its worker answers by now, or if it does not run: somebody else who
+        works in it was quicker.
+
+        Args:
+            workspace: Whose container it is.
+            generation: Of the lease.
+            ask: False to end it even if its worker answers.
+
+        Raises:
+            RuntimeFailure: They cannot be ended.
+            StaleLease: The lease is not ours any more.
+        """
+        name = workspace.container_name
+        async with self._occupancy.at(name):
+            await self.confirm(workspace, generation)
+            found = await self._runtime.poll(name)
+            if ask and found is not None and await self._answers_soon(found):
+                return
+            await self._runtime.stop(name)
+
     async def discard(self, workspace: Workspace, generation: int) -> None:
         """Remove a workspace's container and all that lies in it.
 
@@ -152,6 +183,15 @@ class Lease:
             for lease in await self._leases.held()
             if own.get(lease.workspace_id) != lease.generation
         )
+
+    async def _answers_soon(self, container: Container) -> bool:
+        if container.state is not ContainerState.RUNNING:
+            return False
+        try:
+            async with asyncio.timeout(SOON_SECONDS):
+                return await self.answers(container)
+        except TimeoutError:
+            return False
 
     async def _limits_of(self, workspace: Workspace) -> Limits:
         return self.limits if self._own_limits is None else await self._own_limits(workspace.id)

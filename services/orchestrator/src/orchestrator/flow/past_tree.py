@@ -27,6 +27,7 @@ async def require_past_tree(task: Task, worker: Worker, restore: Restore) -> Non
 
     Raises:
         TreeGone: It is neither in the container nor whole in object storage.
+        CheckpointsUnusable: It is not in the container, and object storage cannot give it.
     """
     if task.ending is None:
         await worker.require_tree(task.id)  # whoever runs the task sees to it

@@ -142,7 +142,9 @@ class Preserve:
             await self._objects.get_file(bundle.key, arriving)
             if await _sha256(arriving) != bundle.sha256:
                 raise StorageFailure(
-                    f"The bundle {bundle.key!r} in object storage is damaged.", key=bundle.key
+                    f"The bundle {bundle.key!r} in object storage is damaged: restore its file "
+                    "from a backup.",
+                    key=bundle.key,
                 )
             arriving.replace(path)
         finally:

@@ -14,6 +14,7 @@ from orchestrator.domain.manifest import Manifest
 from orchestrator.domain.task import NewTask
 from orchestrator.errors import (
     BundleRefused,
+    CheckpointsUnusable,
     RepositoryError,
     StaleLease,
     StorageFailure,
@@ -133,6 +134,7 @@ class Restore:
 
         Raises:
             TreeGone: The worker has it not, and what is stored is not its end.
+            CheckpointsUnusable: The worker has it not, and what is stored cannot be read.
             WorkerUnreachable: The worker stopped answering.
         """
         held = await self._held(task, worker)
@@ -143,7 +145,17 @@ class Restore:
             lost = missing(await _mutating(done, toolbox), held)
         if not lost:
             return
-        step, _ = await self._put_back(task, worker, reached(held), None)
+        try:
+            step, _ = await self._put_back(task, worker, reached(held), None)
+        except StaleLease:
+            raise
+        except (StorageFailure, BundleRefused) as error:
+            raise CheckpointsUnusable(
+                f"The tree of task {task.id} went with its container, and what object storage has "
+                f"of it cannot be used: {error.detail} Ask again once that is mended, or begin a "
+                "new task with the patch as a file: the record and the patch are kept.",
+                task_id=task.id,
+            ) from error
         if lost[-1].step > step:
             raise TreeGone(
                 f"The tree of task {task.id} went with its container, and object storage does not "
@@ -168,7 +180,7 @@ class Restore:
             if not lost:
                 return Restored()
             log.warning("tree_lost", task=task.id, step=lost[-1].step)
-            step, lacking = await self._put_back(task, worker, reached(held), before)
+            step, lacking = await self._put_back_if_readable(task, worker, reached(held), before)
             again = [each for each in lost if each.step > step]
             for each in again:
                 arguments = check_call(each.call, await toolbox.tools()).arguments
@@ -184,6 +196,20 @@ class Restore:
             if event.kind is EventKind.TOOL and (before is None or event.step < before)
         ]
 
+    async def _put_back_if_readable(
+        self, task: NewTask, worker: Worker, reached: int, before: int | None
+    ) -> tuple[int, Lacking]:
+        """The same as `_put_back`, for a task whose calls can be made again from where it is."""
+        try:
+            return await self._put_back(task, worker, reached, before)
+        except StaleLease:
+            raise
+        except (StorageFailure, BundleRefused, RepositoryError) as error:
+            log.warning(
+                "checkpoints_unreadable", task=task.id, code=error.code, detail=error.detail
+            )
+            return reached, NOTHING
+
     async def _put_back(
         self, task: NewTask, worker: Worker, reached: int, before: int | None
     ) -> tuple[int, Lacking]:
@@ -191,18 +217,13 @@ class Restore:
 
         Returns:
             Its step then, and what the checkpoint could not carry.
+
+        Raises:
+            BerthError: What is stored cannot be read.
         """
         async with self._turns.of(task.workspace.id):
             origins = origins_of(task)
-            try:
-                manifest, stored = await self._stored(task, origins, before)
-            except StaleLease:
-                raise
-            except (StorageFailure, BundleRefused, RepositoryError) as error:
-                log.warning(
-                    "checkpoints_unreadable", task=task.id, code=error.code, detail=error.detail
-                )
-                return reached, NOTHING
+            manifest, stored = await self._stored(task, origins, before)
             if manifest is None or stored is None or stored.step <= reached:
                 return reached, NOTHING
             for origin in origins:

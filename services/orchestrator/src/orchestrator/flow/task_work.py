@@ -31,7 +31,7 @@ from orchestrator.tools.kept_output import KeptOutput
 
 log = structlog.get_logger(__name__)
 
-KEEP_WORK_SECONDS = 30.0
+KEEP_WORK_SECONDS = 60.0  # a worker that hangs is ended and started anew in it
 LEFT_AS_IT_IS = (StaleLease, DatabaseUnavailable)
 """What is not the task's fault: it has no ending here."""
 

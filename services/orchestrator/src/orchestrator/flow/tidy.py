@@ -106,6 +106,6 @@ class Tidy:
         try:
             async with asyncio.timeout(TIDY_SECONDS):
                 await self(task, generation)
-        except (BerthError, TimeoutError) as error:
+        except (BerthError, OSError) as error:  # a full disk of ours, or the time is over
             # What is not tidied now is tidied after the next task.
             log.warning("not_tidied", workspace=task.workspace.id, error=type(error).__name__)

@@ -5,13 +5,12 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from orchestrator.domain.container import Endpoint
+from orchestrator.domain.container import HANG_SECONDS, Endpoint
 from orchestrator.errors import ContainerStartFailed
 from orchestrator.unix_socket import pinned_socket
 
 START_SECONDS = 60.0  # a machine under load is slow to start Python
 PROBE_SECONDS = 2.0
-HANG_SECONDS = 10.0  # a busy worker may be slow; one that is silent for longer hangs
 FIRST_PAUSE_SECONDS = 0.003
 LONGEST_PAUSE_SECONDS = 0.025
 PAUSE_GROWTH = 1.3

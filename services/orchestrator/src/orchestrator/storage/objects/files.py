@@ -132,30 +132,32 @@ class FileObjectStore:
                 os.close(descriptor)
 
     def _read(self, key: str) -> StoredObject:
-        with _existing(key), _failures(key), self._path(key).open("rb") as file:
+        with _failures(key), _existing(key), self._path(key).open("rb") as file:
             header = read_header(file, key)
             content = b"".join(read_chunks(file, header, key))
             return StoredObject(content, _info(key, header, os.fstat(file.fileno())))
 
     def _get_file(self, key: str, path: Path) -> ObjectInfo:
-        with _existing(key):
-            source = self._path(key).open("rb")
-        with _failures(key), source, arriving(path) as file:
-            header = read_header(source, key)
-            for chunk in read_chunks(source, header, key):
-                file.write(chunk)
-            return _info(key, header, os.fstat(source.fileno()))
+        with _failures(key):
+            with _existing(key):
+                source = self._path(key).open("rb")
+            with source, arriving(path) as file:
+                header = read_header(source, key)
+                for chunk in read_chunks(source, header, key):
+                    file.write(chunk)
+                return _info(key, header, os.fstat(source.fileno()))
 
     def _list(self, prefix: str) -> Sequence[ObjectInfo]:
         if not can_start_key(prefix):
             return []
         *parents, _ = prefix.split("/")
         start = self._objects.joinpath(*(part + _DIRECTORY for part in parents))
-        found = [
-            info
-            for info in _walk(start, "".join(part + "/" for part in parents))
-            if info.key.startswith(prefix)
-        ]
+        with _failures(prefix):
+            found = [
+                info
+                for info in _walk(start, "".join(part + "/" for part in parents))
+                if info.key.startswith(prefix)
+            ]
         return sorted(found, key=lambda info: info.key)
 
     def _delete(self, key: str, if_generation: int | None) -> bool:
@@ -293,11 +295,9 @@ def _existing(key: str) -> Iterator[None]:
 
 @contextmanager
 def _failures(key: str) -> Iterator[None]:
-    """Say what failed, except that an object is missing."""
+    """Say what failed."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise StorageFailure(
             f"Object storage failed at {key!r} ({error.strerror}): check its disk's free space "

@@ -1,7 +1,8 @@
 """Requests to cancel tasks, as every orchestrator hears of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 import structlog
@@ -14,7 +15,8 @@ CHANNEL = "berth_cancels"
 
 _HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT_TIMEOUT_SECONDS = 5.0
-_RECONNECT_SECONDS = 1.0
+# The last one is repeated: a cancel is heard that long after the database is back, at most.
+_RECONNECT_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5)
 
 
 class PostgresCancels:
@@ -29,31 +31,44 @@ class PostgresCancels:
 
         A break in the connection is mended; what was asked for meanwhile is read from the table.
         """
+        attempt = 0
         while True:
             try:
-                async for task_id in self._listen():
-                    yield task_id
+                async with self._listening() as heard:
+                    for row in await self._database.rows(self._queries.requested_cancels):
+                        yield str(row["id"])
+                    attempt = 0
+                    while (task_id := await heard()) is not None:
+                        yield task_id
+                reason = "the connection ended"
             except (DatabaseUnavailable, *DriverError) as error:
-                structlog.get_logger().warning("cancels_not_heard", reason=type(error).__name__)
-            await asyncio.sleep(_RECONNECT_SECONDS)
+                reason = type(error).__name__
+            if attempt == 0:
+                structlog.get_logger().warning("cancels_not_heard", reason=reason)
+            await asyncio.sleep(_RECONNECT_DELAYS[min(attempt, len(_RECONNECT_DELAYS) - 1)])
+            attempt += 1
 
-    async def _listen(self) -> AsyncIterator[str]:
-        """The same until the connection breaks."""
-        heard: asyncio.Queue[str] = asyncio.Queue()
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[Callable[[], Awaitable[str | None]]]:
+        """Listen; gives what waits for the next id, or for None once the connection is lost."""
+        news: asyncio.Queue[str | None] = asyncio.Queue()
 
         def on_notification(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-            heard.put_nowait(str(payload))
+            news.put_nowait(str(payload))
 
         connection = await self._database.connect()
-        try:
-            await connection.add_listener(CHANNEL, on_notification)
-            for row in await self._database.rows(self._queries.requested_cancels):
-                yield str(row["id"])
+
+        async def heard() -> str | None:
             while True:
                 try:
-                    yield await asyncio.wait_for(heard.get(), _HEARTBEAT_SECONDS)
+                    return await asyncio.wait_for(news.get(), _HEARTBEAT_SECONDS)
                 except TimeoutError:
                     await _require_alive(connection)
+
+        try:
+            connection.add_termination_listener(lambda _connection: news.put_nowait(None))
+            await connection.add_listener(CHANNEL, on_notification)
+            yield heard
         finally:
             connection.terminate()
 
