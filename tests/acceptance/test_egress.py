@@ -90,7 +90,9 @@ async def test_a_refused_host_is_told_to_the_model_and_the_user(
             http,
             f"Run: curl -sS http://{DENIED}/; curl -sS https://{DENIED}/; true",
             repo_url=str(fresh.path),
+            dry_run=True,
         )
+        shown = (await http.get(f"/tasks/{result['task_id']}")).json()["egress"]
 
     sentence = f"{DENIED} is not allowed: the operator allows hosts with BERTH_EGRESS_ALLOW"
     assert result["answer"].count(sentence) >= 2, result["answer"]
@@ -102,6 +104,8 @@ async def test_a_refused_host_is_told_to_the_model_and_the_user(
         ("used", None, None),
     ]
     assert events[-1]["refusals"] == 2
+    assert [{**event, **entry} for event, entry in zip(events, shown, strict=True)] == events
+    assert [entry["what"] for entry in shown] == ["refused", "refused", "used"]
 
 
 async def test_there_is_no_other_way_out(open_service: Service, fresh: SourceRepository) -> None:

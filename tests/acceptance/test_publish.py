@@ -133,6 +133,7 @@ async def test_a_dry_run_is_shown_and_never_published(site: Site) -> None:
     _refused(await site.publish(task["task_id"], mode="branch"), 409, "task_is_dry_run")
     read = (await site.http.get(f"/tasks/{task['task_id']}")).json()
     assert read["commands"] == task["commands"]
+    assert read["egress"] == task["egress"]
 
 
 async def test_bad_input(site: Site) -> None:

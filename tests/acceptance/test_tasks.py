@@ -25,6 +25,7 @@ RESULT_FIELDS = {
     *("task_id", "status", "stop_reason", "query", "answer", "changed_files", "diff", "steps"),
     *("workspace", "receipt", "error", "notices", "created_at", "finished_at"),
     *("continues", "continued_by", "forked_from", "dry_run", "commands"),
+    *("model", "egress"),
 }
 RECEIPT_FIELDS = {
     *("prompt_tokens", "completion_tokens", "model_seconds", "tool_seconds", "wall_seconds"),

@@ -76,6 +76,7 @@ async def test_the_next_task_feels_them(service: Service, fresh: SourceRepositor
         ({"egress": {"hosts": [f"{PERMITTED}:9/../"]}}, "setting_refused", "egress.hosts"),
         ({"container": {"disk_bytes": 2**50}}, "setting_refused", "BERTH_WORKSPACE_MAX_DISK_BYTES"),
         ({"container": {"disk_bytes": 5}}, "invalid_request", "container.disk_bytes"),
+        ({"container": {"cpus": 1e-9}}, "invalid_request", "container.cpus"),
         ({"container": {"inodes": 5}}, "invalid_request", "there is no such field"),
         ({"container": {"pids": "64"}}, "invalid_request", "container.pids"),
         ({"container": {"memory_bytes": 1}}, "invalid_request", "container.memory_bytes"),

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 1024**3
 MIB = 1024**2
+LEAST_CPUS = 0.01  # a kernel takes no smaller share, and engines take less for no limit
 
 
 class RuntimeChoice(StrEnum):
@@ -221,7 +222,9 @@ class Settings(BaseSettings):
     container_memory_bytes: int = Field(
         default=2 * GIB, ge=64 * MIB, description="Memory limit of a container."
     )
-    container_cpus: float = Field(default=2.0, gt=0, description="CPU limit of a container.")
+    container_cpus: float = Field(
+        default=2.0, ge=LEAST_CPUS, allow_inf_nan=False, description="CPU limit of a container."
+    )
     container_pids: int = Field(default=512, ge=32, description="Process limit of a container.")
     container_open_files: int = Field(
         default=8_192, ge=256, description="Files that one process of a container may have open."
@@ -252,7 +255,7 @@ class Settings(BaseSettings):
     )
     workspace_max_cpus: float | None = Field(
         default=None,
-        gt=0,
+        ge=LEAST_CPUS,
         description="How far a workspace's settings may raise its CPU limit; unset: not.",
     )
     workspace_max_pids: int | None = Field(

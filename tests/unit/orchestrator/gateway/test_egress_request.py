@@ -20,6 +20,7 @@ from orchestrator.gateway.egress_request import (
     refusal,
     returned_response,
 )
+from orchestrator.gateway.redaction import Redaction
 
 THERE = WebPrefix("http", Destination("example.org", 80))
 KEPT = Injection(THERE, "Authorization", "Basic added", "added", replaces=False)
@@ -205,6 +206,13 @@ def test_a_response_keeps_its_cookies_and_loses_its_connection() -> None:
         (b"set-cookie", b"b"),
     ]
     assert returned.reason == b"Fine"
+
+
+def test_a_secret_does_not_come_back_as_a_headers_name() -> None:
+    headers: Headers = [(b"A-SECRET-Value", b"1"), (b"X-A-Secret-Value-Y", b"2"), (b"X", b"3")]
+    response = h11.Response(status_code=200, headers=headers, reason=b"")
+    returned = returned_response(response, Redaction(["A-secret-value"]))
+    assert list(returned.headers) == [(b"connection", b"close"), (b"x", b"3")]
 
 
 NAMES = st.from_regex(rb"[a-z][a-z-]{0,8}", fullmatch=True)

@@ -1,4 +1,4 @@
-"""What a dry run shows beside its patch: every tool call it made."""
+"""What a dry run shows beside its patch: every tool call it made, and what it did outside."""
 
 import json
 
@@ -11,14 +11,15 @@ from orchestrator.ports import EventLog
 
 
 async def shown_task(task: Task, events: EventLog) -> TaskBody:
-    """A task as the API shows it, with the commands of a dry run."""
+    """A task as the API shows it, with the commands and the egress log of a dry run."""
     body = task_body(task)
-    if task.dry_run:
-        body.commands = [
-            _command(event)
-            async for event in events.recorded(task.id)
-            if event.kind is EventKind.TOOL
-        ]
+    if not task.dry_run:
+        return body
+    async for event in events.recorded(task.id):
+        if event.kind is EventKind.TOOL:
+            body.commands.append(_command(event))
+        elif event.kind is EventKind.EGRESS:
+            body.egress.append(dict(event.data))
     return body
 
 

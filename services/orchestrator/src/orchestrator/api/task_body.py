@@ -78,6 +78,10 @@ class TaskBody(BaseModel):
     commands: list[CommandBody] = Field(
         default_factory=list, description="What a dry run has run; empty for other tasks."
     )
+    egress: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="What a dry run reached, was refused and moved; empty for other tasks.",
+    )
     workspace: TaskWorkspaceBody
     receipt: ReceiptBody | None = None
     error: ErrorBody | None = None

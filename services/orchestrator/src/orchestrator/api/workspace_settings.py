@@ -17,6 +17,7 @@ from orchestrator.domain.workspace_settings import (
     WorkspaceSettings,
 )
 from orchestrator.flow.configure import Configured
+from orchestrator.settings import LEAST_CPUS
 
 router = APIRouter(tags=["workspaces"])
 
@@ -28,7 +29,7 @@ class ContainerSettingsBody(Strict):
     """Limits of the container; what is left out is the deployment's."""
 
     memory_bytes: int | None = Field(default=None, ge=64 * MIB)
-    cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cpus: float | None = Field(default=None, ge=LEAST_CPUS, allow_inf_nan=False)
     pids: int | None = Field(default=None, ge=32, description="Processes and threads.")
     open_files: int | None = Field(default=None, ge=256, description="Of one process.")
     file_bytes: int | None = Field(default=None, ge=MIB, description="Size of one file.")

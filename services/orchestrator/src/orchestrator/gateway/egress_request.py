@@ -165,13 +165,14 @@ def _spelt(name: bytes | str) -> bytes:
 
 def returned_response(response: h11.Response, redaction: Redaction | None = None) -> h11.Response:
     """A response as it goes back to whoever asked, without what must not come back."""
-    whole = (redaction or Redaction()).whole
+    redaction = redaction or Redaction()
+    whole = redaction.whole
     headers: Headers = [(b"Connection", b"close")]
     chunked = any(name == b"transfer-encoding" for name, _ in response.headers)
     headers += [
         (name, whole(value))
         for name, value in end_to_end(response.headers)
-        if not (chunked and name == b"content-length")
+        if not (chunked and name == b"content-length") and not redaction.is_told_by(name)
     ]
     return h11.Response(
         status_code=response.status_code, headers=headers, reason=whole(bytes(response.reason))

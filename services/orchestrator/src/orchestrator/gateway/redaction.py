@@ -29,6 +29,10 @@ class Redaction:
             data = data.replace(secret, MARK * len(secret))
         return data
 
+    def is_told_by(self, name: bytes) -> bool:
+        """Whether a header's name, which has no case, holds a secret."""
+        return any(secret.lower() in name.lower() for secret in self._secrets)
+
     def feed(self, data: bytes) -> bytes:
         """The next of the stream, as far as it is known to be no part of a secret."""
         data = self.whole(self._held + data)

@@ -16,6 +16,7 @@ ANSWER_SECONDS = 1_800.0
 GENERATION_HEADER = "Berth-Generation"
 MAX_ANSWER_BYTES = 16 * 2**20
 UNKNOWN_TASK = "unknown_task"
+STORAGE_FAILED = "storage_failed"
 """The code of a worker that has no tree of a task."""
 
 A = TypeVar("A", bound=Answer)
@@ -124,6 +125,11 @@ class WorkerConnection:
         if refusal is not None and refusal.code == UNKNOWN_TASK:
             return _tree_gone(name)
         why = refusal.detail if refusal else f"HTTP {response.status_code}"
+        if refusal is not None and refusal.code == STORAGE_FAILED:
+            why += (
+                f". If the disk is not full, a command has damaged what the worker keeps: DELETE "
+                f"/containers/{name} makes it anew, and trees come back from object storage."
+            )
         return WorkerRefused(f"The worker of {name} refused a request: {why}", container=name)
 
 
