@@ -52,6 +52,7 @@ async def test_packages_are_downloaded_and_unpacked(
     assert answer.count(SAID) == 1, answer
 
 
+@pytest.mark.long
 async def test_the_repositories_that_this_machine_is_configured_with(
     runtime: str, sources: Path, fresh: SourceRepository
 ) -> None:

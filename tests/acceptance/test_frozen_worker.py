@@ -88,6 +88,7 @@ async def test_a_frozen_worker_is_replaced_and_its_call_made_again(
     assert len(how) == 2
 
 
+@pytest.mark.long
 async def test_a_command_that_freezes_its_worker_each_time_ends_the_task(
     http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
@@ -114,6 +115,7 @@ async def test_a_container_that_somebody_pauses_is_brought_back(
     assert result["diff"].count("+once") == 1
 
 
+@pytest.mark.long
 @DOCKER_ONLY
 async def test_a_cancel_keeps_the_work_in_a_container_that_somebody_has_paused(
     own_service: Service, http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
