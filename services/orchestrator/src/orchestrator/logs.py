@@ -1,5 +1,6 @@
 """Logging: one JSON object a line on standard error, without secrets or file contents."""
 
+import asyncio
 import logging
 import sys
 
@@ -30,3 +31,16 @@ def configure_logging(level: str) -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of asyncio's tells anything.
+
+    anyio waits at a socket with `add_reader(socket, future.set_result, None)`. If the wait is
+    cancelled in the moment in which the socket becomes ready, that callback finds a future that is
+    over already, which harms nobody.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    is_late = record.getMessage().startswith("Exception in callback Future.set_result(")
+    return not (is_late and isinstance(error, asyncio.InvalidStateError))
