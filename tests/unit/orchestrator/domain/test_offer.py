@@ -72,6 +72,21 @@ def test_a_model_is_offered_by_its_name(asked: str | None, model: str) -> None:
     assert OFFER.model_named(asked) == model
 
 
+@pytest.mark.parametrize(
+    ("asked", "earlier", "model"),
+    [
+        (None, "large", "large"),
+        ("small", "large", "small"),
+        (None, "", "small"),
+        (None, "offered no more", "small"),
+    ],
+)
+def test_what_builds_on_a_task_keeps_its_model_while_that_is_offered(
+    asked: str | None, earlier: str, model: str
+) -> None:
+    assert OFFER.model_named(asked, earlier) == model
+
+
 @pytest.mark.parametrize("asked", ["", "LARGE", "small ", "x" * 200])
 def test_a_model_that_is_not_offered_is_refused_with_those_that_are(asked: str) -> None:
     with pytest.raises(InvalidRequest) as refused:

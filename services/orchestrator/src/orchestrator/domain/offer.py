@@ -43,15 +43,19 @@ class Offer:
             asked.max_seconds if asked.max_seconds is not None else largest.max_seconds,
         )
 
-    def model_named(self, asked: str | None) -> str:
+    def model_named(self, asked: str | None, earlier: str = "") -> str:
         """The model a task gets.
+
+        Args:
+            asked: What the request names.
+            earlier: The model of the task that it builds on, which goes on as long as it is offered.
 
         Raises:
             InvalidRequest: It is none that this deployment offers.
         """
         offered = (self.model, *self.further_models)
         if asked is None:
-            return self.model
+            return earlier if earlier in offered else self.model
         if asked not in offered:
             raise InvalidRequest(
                 f"This deployment offers no model {asked[:80]!r}: ask for "

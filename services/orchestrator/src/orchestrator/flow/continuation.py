@@ -60,7 +60,7 @@ class Continue:
             budget=self._offer.budget(request.budget),
             lineage=Lineage(earlier.id, Relation.CONTINUES),
             request_digest=admission.digest,
-            model=self._offer.model_named(request.model or earlier.model or None),
+            model=self._offer.model_named(request.model, earlier.model),
         )
 
 

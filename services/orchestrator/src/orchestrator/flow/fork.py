@@ -37,7 +37,7 @@ class Fork:
         if admission.known is not None:
             return await self._accept.queued(admission.known)
         budget = self._offer.budget(request.budget)
-        model = self._offer.model_named(request.model or parent.model or None)
+        model = self._offer.model_named(request.model, parent.model)
         refuse_scratch(parent)
         await require_step(self._tasks, parent, request.step)
         if not request.query:

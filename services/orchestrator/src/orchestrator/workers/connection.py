@@ -16,8 +16,10 @@ ANSWER_SECONDS = 1_800.0
 GENERATION_HEADER = "Berth-Generation"
 MAX_ANSWER_BYTES = 16 * 2**20
 UNKNOWN_TASK = "unknown_task"
-STORAGE_FAILED = "storage_failed"
 """The code of a worker that has no tree of a task."""
+
+STORAGE_FAILED = "storage_failed"
+"""The code of a worker that cannot write its workspace, or not read what it keeps there."""
 
 A = TypeVar("A", bound=Answer)
 
