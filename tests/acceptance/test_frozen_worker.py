@@ -7,7 +7,7 @@ import docker
 import httpx2
 import pytest
 from tests.acceptance.conftest import DOCKER_ONLY
-from tests.support.gated_model import Call, Conversation, GatedModel, gated_model
+from tests.support.gated_model import Call, GatedModel, gated_model
 from tests.support.repositories import SourceRepository
 from tests.support.service import Service
 from tests.support.sleepers import new_sleep, short_sleep, until_sleeping
@@ -35,14 +35,32 @@ async def http(own_service: Service, model: GatedModel) -> AsyncIterator[httpx2.
         yield http
 
 
-async def frozen(
+async def running(
     http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository, command: str
-) -> tuple[str, Conversation]:
+) -> str:
     """A task that has completed a step and is to run a command."""
     conversation = model.add("Freeze", [(KEEP,), bash(command)])
     task_id = await begun(http, "Freeze", repo_url=str(fresh.path))
     await conversation.until_given(1)
-    return task_id, conversation
+    return task_id
+
+
+async def sleeping(
+    http: httpx2.AsyncClient,
+    model: GatedModel,
+    fresh: SourceRepository,
+    seconds: float,
+    then: str = "true",
+) -> str:
+    """A task that has completed a step and whose command sleeps now."""
+    task_id = await running(http, model, fresh, f"sleep {seconds}; {then}")
+    await until_sleeping(seconds)
+    return task_id
+
+
+async def freeze_worker(service: Service, http: httpx2.AsyncClient) -> None:
+    victims = Victims(service, await container_of(http))
+    await victims.hold_still(await victims.worker())
 
 
 async def container_of(http: httpx2.AsyncClient) -> str:
@@ -59,11 +77,8 @@ async def cancelled(http: httpx2.AsyncClient, task_id: str) -> Json:
 async def test_a_cancel_keeps_the_work_of_a_task_whose_worker_is_frozen(
     own_service: Service, http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
-    seconds = new_sleep()
-    task_id, _ = await frozen(http, model, fresh, f"sleep {seconds}")
-    await until_sleeping(seconds)
-    victims = Victims(own_service, await container_of(http))
-    await victims.hold_still(await victims.worker())
+    task_id = await sleeping(http, model, fresh, new_sleep())
+    await freeze_worker(own_service, http)
     result = await cancelled(http, task_id)
 
     assert result["status"] == "cancelled"
@@ -74,11 +89,8 @@ async def test_a_cancel_keeps_the_work_of_a_task_whose_worker_is_frozen(
 async def test_a_frozen_worker_is_replaced_and_its_call_made_again(
     own_service: Service, http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
-    seconds = short_sleep()
-    task_id, _ = await frozen(http, model, fresh, f"sleep {seconds}; echo once >> kept.txt")
-    await until_sleeping(seconds)
-    victims = Victims(own_service, await container_of(http))
-    await victims.hold_still(await victims.worker())
+    task_id = await sleeping(http, model, fresh, short_sleep(), then="echo once >> kept.txt")
+    await freeze_worker(own_service, http)
     result = await until_ended(http, task_id)
 
     assert result["status"] == "succeeded", result
@@ -93,7 +105,7 @@ async def test_a_command_that_freezes_its_worker_each_time_ends_the_task(
     http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
     # A worker that is let go on before it is ended must not come to the command's end.
-    task_id, _ = await frozen(http, model, fresh, f"kill -STOP $PPID; sleep {new_sleep()}")
+    task_id = await running(http, model, fresh, f"kill -STOP $PPID; sleep {new_sleep()}")
     result = await until_ended(http, task_id)
 
     assert result["status"] == "failed"
@@ -105,9 +117,7 @@ async def test_a_command_that_freezes_its_worker_each_time_ends_the_task(
 async def test_a_container_that_somebody_pauses_is_brought_back(
     own_service: Service, http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
-    seconds = short_sleep()
-    task_id, _ = await frozen(http, model, fresh, f"sleep {seconds}; echo once >> kept.txt")
-    await until_sleeping(seconds)
+    task_id = await sleeping(http, model, fresh, short_sleep(), then="echo once >> kept.txt")
     await asyncio.to_thread(on_engine, own_service, await container_of(http), "pause")
     result = await until_ended(http, task_id)
 
@@ -120,9 +130,7 @@ async def test_a_container_that_somebody_pauses_is_brought_back(
 async def test_a_cancel_keeps_the_work_in_a_container_that_somebody_has_paused(
     own_service: Service, http: httpx2.AsyncClient, model: GatedModel, fresh: SourceRepository
 ) -> None:
-    seconds = new_sleep()
-    task_id, _ = await frozen(http, model, fresh, f"sleep {seconds}")
-    await until_sleeping(seconds)
+    task_id = await sleeping(http, model, fresh, new_sleep())
     await asyncio.to_thread(on_engine, own_service, await container_of(http), "pause")
     result = await cancelled(http, task_id)
 

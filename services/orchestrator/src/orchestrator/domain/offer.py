@@ -48,7 +48,7 @@ class Offer:
 
         Args:
             asked: What the request names.
-            earlier: The model of the task that it builds on, which goes on as long as it is offered.
+            earlier: Of the task that it builds on; it goes on as long as it is offered.
 
         Raises:
             InvalidRequest: It is none that this deployment offers.
